@@ -1,0 +1,612 @@
+//! What a device can do: the [`Backend`] trait and the coarse traits that it is the sum of.
+//!
+//! Rules that every operation keeps:
+//!
+//! * results go into buffers of the caller; nothing is allocated inside a time loop;
+//! * reductions have a fixed order, so the bits do not depend on the number of threads;
+//! * no hidden synchronisation: only [`Memory::download`] and [`Memory::synchronise`] wait;
+//! * buffers are flat, sizes are arguments, and a wrong size is an [`Error`](crate::Error), never a panic;
+//! * `out` is overwritten unless a name ends in `_accumulate` or the documentation says "adds".
+
+use std::fmt::Debug;
+
+use crate::error::Result;
+use crate::neurons::block::BlockNeuron;
+use crate::neurons::lif::LifNeuron;
+use crate::real::{Element, Real};
+use crate::shape::{Conv, Lanes, Pool};
+use crate::signal::Spikes;
+
+/// Device memory.
+pub trait Memory: Clone + Debug + Send + Sync + 'static {
+    /// The scalar in which the device computes.
+    type Real: Real;
+    /// A flat array on the device.
+    type Buffer<T: Element>: Debug + Send + Sync;
+
+    /// The device in words, for reports: `cpu, 2 threads, avx2`.
+    fn describe(&self) -> String;
+
+    /// `len` zeros.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`](crate::Error::Device) if there is no memory left.
+    fn zeros<T: Element>(&self, len: usize) -> Result<Self::Buffer<T>>;
+
+    /// Entries of a buffer.
+    fn len<T: Element>(&self, buffer: &Self::Buffer<T>) -> usize;
+
+    /// Changes the length. Capacity only grows; contents are unspecified afterwards.
+    ///
+    /// # Errors
+    ///
+    /// As [`Memory::zeros`].
+    fn resize<T: Element>(&self, buffer: &mut Self::Buffer<T>, len: usize) -> Result<()>;
+
+    /// Copies from the host.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`](crate::Error::Shape) if the lengths differ.
+    fn upload<T: Element>(&self, host: &[T], device: &mut Self::Buffer<T>) -> Result<()>;
+
+    /// Copies to the host, after all work queued before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Memory::upload`].
+    fn download<T: Element>(&self, device: &Self::Buffer<T>, host: &mut [T]) -> Result<()>;
+
+    /// Copies one buffer to another of the same length.
+    ///
+    /// # Errors
+    ///
+    /// As [`Memory::upload`].
+    fn copy<T: Element>(&self, from: &Self::Buffer<T>, to: &mut Self::Buffer<T>) -> Result<()>;
+
+    /// Sets every entry.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails.
+    fn fill<T: Element>(&self, buffer: &mut Self::Buffer<T>, value: T) -> Result<()>;
+
+    /// Waits for all queued work.
+    ///
+    /// # Errors
+    ///
+    /// If queued work failed.
+    fn synchronise(&self) -> Result<()>;
+
+    /// A new buffer with the host's values.
+    ///
+    /// # Errors
+    ///
+    /// As [`Memory::zeros`].
+    fn buffer_from<T: Element>(&self, host: &[T]) -> Result<Self::Buffer<T>> {
+        let mut buffer = self.zeros(host.len())?;
+        self.upload(host, &mut buffer)?;
+        Ok(buffer)
+    }
+
+    /// The buffer's values on the host.
+    ///
+    /// # Errors
+    ///
+    /// As [`Memory::download`].
+    fn to_host<T: Element>(&self, buffer: &Self::Buffer<T>) -> Result<Vec<T>> {
+        let mut host = vec![T::default(); self.len(buffer)];
+        self.download(buffer, &mut host)?;
+        Ok(host)
+    }
+}
+
+/// Spikes on a device.
+pub trait SpikeMemory: Memory {
+    /// Sparse spikes or event counts `[B, T, N]`.
+    type Spikes: Debug + Send + Sync;
+
+    /// An empty container, to be written by the first operation that gives spikes.
+    fn spikes(&self) -> Self::Spikes;
+
+    /// Copies from the host.
+    ///
+    /// # Errors
+    ///
+    /// If the device has no memory left.
+    fn upload_spikes(&self, host: &Spikes, device: &mut Self::Spikes) -> Result<()>;
+
+    /// Copies to the host.
+    ///
+    /// # Errors
+    ///
+    /// If queued work failed.
+    fn download_spikes(&self, device: &Self::Spikes) -> Result<Spikes>;
+
+    /// The size `[B, T, N]`.
+    fn spike_lanes(&self, spikes: &Self::Spikes) -> Lanes;
+
+    /// Events of each sample, `[B]`.
+    ///
+    /// # Errors
+    ///
+    /// If queued work failed.
+    fn events_per_sample(&self, spikes: &Self::Spikes) -> Result<Vec<u32>>;
+
+    /// `out = a + b`, for skip connections.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`](crate::Error::Shape) if the sizes differ.
+    fn add_spikes(&self, a: &Self::Spikes, b: &Self::Spikes, out: &mut Self::Spikes) -> Result<()>;
+}
+
+/// A dense matrix product `c = op(a) op(b) (+ c)`, row-major.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gemm {
+    /// Rows of `c`.
+    pub m: usize,
+    /// Columns of `c`.
+    pub n: usize,
+    /// Inner size.
+    pub k: usize,
+    /// `a` is stored `[k, m]`.
+    pub transpose_a: bool,
+    /// `b` is stored `[n, k]`.
+    pub transpose_b: bool,
+    /// Adds to `c` instead of overwriting it.
+    pub accumulate: bool,
+}
+
+impl Gemm {
+    /// `c[m, n] = a[m, k] b[k, n]`.
+    #[must_use]
+    pub const fn new(m: usize, n: usize, k: usize) -> Self {
+        Self { m, n, k, transpose_a: false, transpose_b: false, accumulate: false }
+    }
+
+    /// With `a` stored `[k, m]`.
+    #[must_use]
+    pub const fn a_transposed(self) -> Self {
+        Self { transpose_a: true, ..self }
+    }
+
+    /// With `b` stored `[n, k]`.
+    #[must_use]
+    pub const fn b_transposed(self) -> Self {
+        Self { transpose_b: true, ..self }
+    }
+
+    /// Adding to `c`.
+    #[must_use]
+    pub const fn accumulating(self) -> Self {
+        Self { accumulate: true, ..self }
+    }
+}
+
+/// How a sequence is reduced over time in a readout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeReduction {
+    /// The sum over all steps.
+    Sum,
+    /// The maximum over all steps; the gradient goes to the first step that attains it.
+    Max,
+}
+
+/// Linear algebra: everything without a state over time.
+///
+/// Weights of a dense layer are `[M, N]`, inputs by outputs, so that an input's row is contiguous; those of a
+/// convolution `[k, k, c_in, c_out]`.
+pub trait LinAlg: SpikeMemory {
+    /// Dense matrix product; `Gemm` names the sizes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`](crate::Error::Shape) if a buffer does not fit, as for all operations below.
+    fn gemm(
+        &self,
+        gemm: Gemm,
+        a: &Self::Buffer<Self::Real>,
+        b: &Self::Buffer<Self::Real>,
+        c: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// `out[r, :] = bias + sum over events (r, i) of weight[i, :]`, out `[B*T, N]`.
+    ///
+    /// Whether events are gathered or expanded into a dense product is the backend's choice, by density.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn spikes_gemm(
+        &self,
+        spikes: &Self::Spikes,
+        width: usize,
+        weight: &Self::Buffer<Self::Real>,
+        bias: Option<&Self::Buffer<Self::Real>>,
+        out: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// `grad_weight[i, :] = sum over events (r, i) of grad[r, :]`, `[M, N]`.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn spikes_gemm_weight_grad(
+        &self,
+        spikes: &Self::Spikes,
+        width: usize,
+        grad: &Self::Buffer<Self::Real>,
+        grad_weight: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// `out[n] = sum over rows of x[r, n]`, `x` `[rows, width]`.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn sum_rows(
+        &self,
+        rows: usize,
+        width: usize,
+        x: &Self::Buffer<Self::Real>,
+        out: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// `out[b, t, :] = x[b, :]` for every step, for a constant current.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn repeat_steps(&self, lanes: Lanes, x: &Self::Buffer<Self::Real>, out: &mut Self::Buffer<Self::Real>) -> Result<()>;
+
+    /// The adjoint of [`LinAlg::repeat_steps`]: `out[b, :] = sum over t of x[b, t, :]`.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn sum_steps(&self, lanes: Lanes, x: &Self::Buffer<Self::Real>, out: &mut Self::Buffer<Self::Real>) -> Result<()>;
+
+    /// Adds `bias[n]` to every row of `x[rows, n]`.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn add_bias(&self, rows: usize, bias: &Self::Buffer<Self::Real>, x: &mut Self::Buffer<Self::Real>) -> Result<()>;
+
+    /// `y += x`.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn add_assign(&self, x: &Self::Buffer<Self::Real>, y: &mut Self::Buffer<Self::Real>) -> Result<()>;
+
+    /// Convolution of spikes, every step for itself: `out[r, y, x, :]`, with bias.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn conv_spikes(
+        &self,
+        conv: &Conv,
+        spikes: &Self::Spikes,
+        weight: &Self::Buffer<Self::Real>,
+        bias: Option<&Self::Buffer<Self::Real>>,
+        out: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// Weight gradient of [`LinAlg::conv_spikes`].
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn conv_spikes_weight_grad(
+        &self,
+        conv: &Conv,
+        spikes: &Self::Spikes,
+        grad: &Self::Buffer<Self::Real>,
+        grad_weight: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// Convolution of `rows` dense maps: `out[r, y, x, :]`, with bias.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn conv_dense(
+        &self,
+        conv: &Conv,
+        rows: usize,
+        input: &Self::Buffer<Self::Real>,
+        weight: &Self::Buffer<Self::Real>,
+        bias: Option<&Self::Buffer<Self::Real>>,
+        out: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// Weight gradient of [`LinAlg::conv_dense`].
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn conv_dense_weight_grad(
+        &self,
+        conv: &Conv,
+        rows: usize,
+        input: &Self::Buffer<Self::Real>,
+        grad: &Self::Buffer<Self::Real>,
+        grad_weight: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// Input gradient of a convolution, dense over `rows` maps: the same for spikes and dense inputs.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn conv_input_grad(
+        &self,
+        conv: &Conv,
+        rows: usize,
+        grad: &Self::Buffer<Self::Real>,
+        weight: &Self::Buffer<Self::Real>,
+        grad_input: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// Max pooling of spikes, every step for itself.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn pool_spikes(&self, pool: &Pool, spikes: &Self::Spikes, out: &mut Self::Spikes) -> Result<()>;
+
+    /// Adjoint of [`LinAlg::pool_spikes`]: the gradient goes to the first maximum of the window, row-major.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn pool_spikes_grad(
+        &self,
+        pool: &Pool,
+        spikes: &Self::Spikes,
+        grad: &Self::Buffer<Self::Real>,
+        grad_input: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// Reduces `x[B, T, N]` over time to `out[B, N]`; `at[B, N]` receives the step of a maximum.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn reduce_time(
+        &self,
+        reduction: TimeReduction,
+        lanes: Lanes,
+        x: &Self::Buffer<Self::Real>,
+        out: &mut Self::Buffer<Self::Real>,
+        at: &mut Self::Buffer<u32>,
+    ) -> Result<()>;
+
+    /// Adjoint of [`LinAlg::reduce_time`]: fills `grad_x[B, T, N]`.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn reduce_time_grad(
+        &self,
+        reduction: TimeReduction,
+        lanes: Lanes,
+        grad: &Self::Buffer<Self::Real>,
+        at: &Self::Buffer<u32>,
+        grad_x: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// Softmax cross entropy of `logits[B, K]`: `losses[b]`, and `grad[B, K]` of the *mean* loss.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn softmax_cross_entropy(
+        &self,
+        classes: usize,
+        logits: &Self::Buffer<Self::Real>,
+        targets: &Self::Buffer<u32>,
+        losses: &mut Self::Buffer<Self::Real>,
+        grad: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+}
+
+/// The arguments that every leaky scan shares.
+///
+/// The decay is used as `clamp(beta_raw, 0, 1)`, with derivative 1 inside and *on* the bounds, 0 beyond.
+#[derive(Debug)]
+pub struct Leak<'a, M: Memory> {
+    /// Decay per step before clamping: one entry (shared) or one per neuron.
+    pub beta_raw: &'a M::Buffer<M::Real>,
+    /// Membrane before step 0, `[B, N]`; zero if absent.
+    pub initial: Option<&'a M::Buffer<M::Real>>,
+}
+
+/// Gradients of the arguments in [`Leak`], and the incoming one on the membrane.
+#[derive(Debug)]
+pub struct LeakGrad<'a, M: Memory> {
+    /// Incoming gradient on the returned membrane, `[B, T, N]`, if it was used.
+    pub membrane: Option<&'a M::Buffer<M::Real>>,
+    /// Receives the gradient of the clamped decay for each lane, `[B, N]`, clamp mask applied; sum it with
+    /// [`LinAlg::sum_rows`]. Absent if the decay is fixed.
+    pub beta: Option<&'a mut M::Buffer<M::Real>>,
+    /// Receives the gradient of the initial membrane, `[B, N]`.
+    pub initial: Option<&'a mut M::Buffer<M::Real>>,
+}
+
+impl<M: Memory> Default for LeakGrad<'_, M> {
+    fn default() -> Self {
+        Self { membrane: None, beta: None, initial: None }
+    }
+}
+
+/// Leaky integrate-and-fire neurons, sequential models; maths in [`crate::neurons::lif`].
+pub trait LifOps: SpikeMemory {
+    /// Runs the neurons over a current.
+    ///
+    /// `state` enters as the current `[B, T, N]` and leaves as the membrane before reset or mask, which is all
+    /// that [`LifOps::lif_backward`] needs. `spikes` is overwritten (left alone by the integrator).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`](crate::Error::Shape) if a buffer does not fit.
+    fn lif_forward(
+        &self,
+        neuron: &LifNeuron,
+        lanes: Lanes,
+        leak: Leak<'_, Self>,
+        state: &mut Self::Buffer<Self::Real>,
+        spikes: &mut Self::Spikes,
+    ) -> Result<()>;
+
+    /// Runs the adjoint: `grad` enters as the gradient on the spikes (zeros for the integrator) and leaves as the
+    /// gradient on the current.
+    ///
+    /// # Errors
+    ///
+    /// As [`LifOps::lif_forward`].
+    fn lif_backward(
+        &self,
+        neuron: &LifNeuron,
+        lanes: Lanes,
+        leak: Leak<'_, Self>,
+        state: &Self::Buffer<Self::Real>,
+        grad: &mut Self::Buffer<Self::Real>,
+        leak_grad: LeakGrad<'_, Self>,
+    ) -> Result<()>;
+
+    /// The membrane that the published model returns, from the state: differs from it for the single-spike
+    /// neuron only, whose membrane is 0 after the spike. In place.
+    ///
+    /// # Errors
+    ///
+    /// As [`LifOps::lif_forward`].
+    fn lif_membrane(&self, neuron: &LifNeuron, lanes: Lanes, state: &mut Self::Buffer<Self::Real>) -> Result<()>;
+}
+
+/// The single-spike block model; maths in [`crate::neurons::block`].
+pub trait BlockOps: SpikeMemory {
+    /// Runs the neurons over a current: `state` enters as the current and leaves as the no-reset membrane.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`](crate::Error::Shape) if a buffer does not fit.
+    fn block_forward(
+        &self,
+        neuron: &BlockNeuron,
+        lanes: Lanes,
+        leak: Leak<'_, Self>,
+        state: &mut Self::Buffer<Self::Real>,
+        spikes: &mut Self::Spikes,
+    ) -> Result<()>;
+
+    /// Runs the adjoint: `grad` enters as the gradient on the spikes and leaves as the gradient on the current.
+    ///
+    /// # Errors
+    ///
+    /// As [`BlockOps::block_forward`].
+    fn block_backward(
+        &self,
+        neuron: &BlockNeuron,
+        lanes: Lanes,
+        leak: Leak<'_, Self>,
+        state: &Self::Buffer<Self::Real>,
+        grad: &mut Self::Buffer<Self::Real>,
+        leak_grad: LeakGrad<'_, Self>,
+    ) -> Result<()>;
+}
+
+/// One parameter with its gradient and the optimiser's moments, as an update sees it.
+#[derive(Debug)]
+pub struct UpdateSlot<'a, M: Memory> {
+    /// The parameter, updated.
+    pub value: &'a mut M::Buffer<M::Real>,
+    /// Its gradient.
+    pub grad: &'a M::Buffer<M::Real>,
+    /// First moment or velocity, updated.
+    pub first: &'a mut M::Buffer<M::Real>,
+    /// Second moment or infinity norm, updated.
+    pub second: &'a mut M::Buffer<M::Real>,
+    /// Whether weight decay applies.
+    pub decays: bool,
+}
+
+/// The rule and constants of one optimiser step; `step` counts from 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum UpdateRule {
+    /// Stochastic gradient descent: `g += wd p; v = momentum v + g; p -= lr v` (`lr g` without momentum).
+    Sgd {
+        /// Momentum, 0 for none.
+        momentum: f64,
+        /// Nesterov's variant: `p -= lr (g + momentum v)`.
+        nesterov: bool,
+    },
+    /// Adam (Kingma & Ba 2015) with bias correction; `decoupled` makes it AdamW (Loshchilov & Hutter 2019).
+    Adam {
+        /// Decay of the first moment.
+        beta1: f64,
+        /// Decay of the second moment.
+        beta2: f64,
+        /// Added to the denominator after the root.
+        eps: f64,
+        /// Weight decay acts on the parameter, not through the gradient.
+        decoupled: bool,
+    },
+    /// Adamax (Kingma & Ba 2015): `u = max(beta2 u, |g| + eps)`.
+    Adamax {
+        /// Decay of the first moment.
+        beta1: f64,
+        /// Decay of the infinity norm.
+        beta2: f64,
+        /// Added to the magnitude of the gradient.
+        eps: f64,
+    },
+}
+
+/// One optimiser step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Update {
+    /// The rule.
+    pub rule: UpdateRule,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Which step this is, from 1.
+    pub step: u64,
+}
+
+/// Optimiser updates.
+pub trait Optimise: Memory {
+    /// Updates all parameters in one go.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`](crate::Error::Shape) if the buffers of a slot differ in length.
+    fn update(&self, update: &Update, slots: &mut [UpdateSlot<'_, Self>]) -> Result<()>;
+
+    /// The sum of squares of a buffer, in `f64`, for gradient norms; synchronises.
+    ///
+    /// # Errors
+    ///
+    /// If queued work failed.
+    fn sum_of_squares(&self, x: &Self::Buffer<Self::Real>) -> Result<f64>;
+
+    /// `x *= factor`.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails.
+    fn scale(&self, factor: f64, x: &mut Self::Buffer<Self::Real>) -> Result<()>;
+}
+
+/// A device that trains every model: the sum of all the traits above.
+///
+/// A new neuron family adds its trait here and nothing else changes.
+pub trait Backend: LinAlg + LifOps + BlockOps + Optimise {}
+
+impl<B: LinAlg + LifOps + BlockOps + Optimise> Backend for B {}

@@ -1,0 +1,299 @@
+//! Sizes: lanes of a scan, maps of an image, geometry of a convolution, and what a layer takes or gives.
+//!
+//! Layout everywhere: batch, then time, then neurons; neurons contiguous. A map is stored channel-last,
+//! `(row, column, channel)`, so a map is also a row of `height * width * channels` neurons.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+
+/// The size of an activity over time, `[B, T, N]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Lanes {
+    /// Samples, B.
+    pub batch: usize,
+    /// Time steps, T.
+    pub steps: usize,
+    /// Neurons, N.
+    pub width: usize,
+}
+
+impl Lanes {
+    /// `[batch, steps, width]`.
+    #[must_use]
+    pub const fn new(batch: usize, steps: usize, width: usize) -> Self {
+        Self { batch, steps, width }
+    }
+
+    /// Entries in all, `B * T * N`.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.batch * self.steps * self.width
+    }
+
+    /// Whether any axis is empty.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Rows, `B * T`: time folds into the batch for every linear stage.
+    #[must_use]
+    pub const fn rows(&self) -> usize {
+        self.batch * self.steps
+    }
+
+    /// The same batch and steps with another width.
+    #[must_use]
+    pub const fn with_width(self, width: usize) -> Self {
+        Self { width, ..self }
+    }
+}
+
+/// The size of one map, channel-last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Map {
+    /// Rows, H.
+    pub height: usize,
+    /// Columns, W.
+    pub width: usize,
+    /// Channels, C.
+    pub channels: usize,
+}
+
+impl Map {
+    /// `(height, width, channels)`.
+    #[must_use]
+    pub const fn new(height: usize, width: usize, channels: usize) -> Self {
+        Self { height, width, channels }
+    }
+
+    /// Neurons in the map.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    /// Whether the map has no neuron.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Display for Map {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}x{}", self.height, self.width, self.channels)
+    }
+}
+
+/// A two-dimensional convolution of channel-last maps, cross-correlation orientation, square kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Conv {
+    /// The input map.
+    pub input: Map,
+    /// Output channels.
+    pub channels: usize,
+    /// Side of the kernel.
+    pub kernel: usize,
+    /// Step between output positions.
+    pub stride: usize,
+    /// Zeros added on each side.
+    pub padding: usize,
+}
+
+impl Conv {
+    /// Checks the sizes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Domain`] for a kernel, stride or channel count of zero; [`Error::Shape`] if the kernel does not fit
+    /// into the padded map.
+    pub fn new(input: Map, channels: usize, kernel: usize, stride: usize, padding: usize) -> Result<Self> {
+        const OP: &str = "conv";
+        for (param, value) in [("channels", channels), ("kernel", kernel), ("stride", stride)] {
+            if value == 0 {
+                return Err(Error::Domain { op: OP, param, value: 0.0, range: "[1, inf)" });
+            }
+        }
+        let conv = Self { input, channels, kernel, stride, padding };
+        if input.height + 2 * padding < kernel || input.width + 2 * padding < kernel || input.is_empty() {
+            let got = [input.height, input.width, input.channels];
+            return Err(Error::shape(OP, "input map", &got, format_args!("at least {kernel}x{kernel} after padding {padding}")));
+        }
+        Ok(conv)
+    }
+
+    /// The output map.
+    #[must_use]
+    pub const fn output(&self) -> Map {
+        Map::new(self.side(self.input.height), self.side(self.input.width), self.channels)
+    }
+
+    const fn side(&self, n: usize) -> usize {
+        (n + 2 * self.padding - self.kernel) / self.stride + 1
+    }
+
+    /// Inputs of one output neuron, `k * k * c_in`: rows of the weight matrix `[k, k, c_in, c_out]`.
+    #[must_use]
+    pub const fn fan_in(&self) -> usize {
+        self.kernel * self.kernel * self.input.channels
+    }
+
+    /// The input row or column under kernel offset `k` of output position `o`, if it is inside the map.
+    #[inline(always)]
+    #[must_use]
+    pub const fn source(&self, o: usize, k: usize, side: usize) -> Option<usize> {
+        let padded = o * self.stride + k;
+        if padded >= self.padding && padded - self.padding < side { Some(padded - self.padding) } else { None }
+    }
+}
+
+/// Max pooling of channel-last maps with square windows that do not overlap; an odd rest is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pool {
+    /// The input map.
+    pub input: Map,
+    /// Side of the window.
+    pub window: usize,
+}
+
+impl Pool {
+    /// Checks the sizes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Domain`] if the window is zero or larger than the map.
+    pub fn new(input: Map, window: usize) -> Result<Self> {
+        if window == 0 || window > input.height || window > input.width {
+            return Err(Error::Domain { op: "pool", param: "window", value: window as f64, range: "[1, side of the map]" });
+        }
+        Ok(Self { input, window })
+    }
+
+    /// The output map.
+    #[must_use]
+    pub const fn output(&self) -> Map {
+        Map::new(self.input.height / self.window, self.input.width / self.window, self.input.channels)
+    }
+
+    /// The output unit whose window holds input unit `unit`, if any does, and the rank of `unit` in that window
+    /// (row-major).
+    #[inline(always)]
+    #[must_use]
+    pub const fn target(&self, unit: usize) -> Option<(usize, usize)> {
+        let (m, w, o) = (self.input, self.window, self.output());
+        let (c, x, y) = (unit % m.channels, unit / m.channels % m.width, unit / (m.channels * m.width));
+        let (ox, oy) = (x / w, y / w);
+        if ox >= o.width || oy >= o.height {
+            return None;
+        }
+        Some(((oy * o.width + ox) * o.channels + c, (y % w) * w + x % w))
+    }
+
+    /// The input unit of the given rank in the window of output unit `unit`: the inverse of [`Pool::target`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn source(&self, unit: usize, rank: usize) -> usize {
+        let (m, w, o) = (self.input, self.window, self.output());
+        let (c, x, y) = (unit % o.channels, unit / o.channels % o.width, unit / (o.channels * o.width));
+        ((y * w + rank / w) * m.width + x * w + rank % w) * m.channels + c
+    }
+}
+
+/// The kind of activity that flows between two layers; see [`crate::Activity`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Dense real values over time.
+    Sequence,
+    /// Sparse spikes or event counts over time.
+    Spikes,
+    /// One spike time per neuron.
+    Times,
+    /// Sorted spike times per neuron.
+    Trains,
+    /// One real value per neuron, no time.
+    Values,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sequence => "a sequence of real values",
+            Self::Spikes => "spikes",
+            Self::Times => "spike times",
+            Self::Trains => "spike trains",
+            Self::Values => "values",
+        })
+    }
+}
+
+/// What a layer takes or gives for one sample: the kind of activity and its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Signal {
+    /// The kind of activity.
+    pub kind: Kind,
+    /// Time steps of a clocked kind; 1 for values and times; the capacity per neuron for trains.
+    pub steps: usize,
+    /// The neurons, as a map where they form one (`1 x 1 x N` otherwise).
+    pub map: Map,
+}
+
+impl Signal {
+    /// `steps` steps of `width` neurons without a spatial order.
+    #[must_use]
+    pub const fn flat(kind: Kind, steps: usize, width: usize) -> Self {
+        Self { kind, steps, map: Map::new(1, 1, width) }
+    }
+
+    /// Neurons.
+    #[must_use]
+    pub const fn width(&self) -> usize {
+        self.map.len()
+    }
+
+    /// The size for a batch.
+    #[must_use]
+    pub const fn lanes(&self, batch: usize) -> Lanes {
+        Lanes::new(batch, self.steps, self.map.len())
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.map.height == 1 && self.map.width == 1 {
+            write!(f, "{} of {} neurons", self.kind, self.map.channels)?;
+        } else {
+            write!(f, "{} of {} neurons", self.kind, self.map)?;
+        }
+        match self.kind {
+            Kind::Sequence | Kind::Spikes => write!(f, " over {} steps", self.steps),
+            Kind::Trains => write!(f, ", at most {} spikes each", self.steps),
+            Kind::Times | Kind::Values => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pool_source_inverts_target() {
+        let pool = Pool::new(Map::new(5, 4, 3), 2).unwrap();
+        let mut reached = 0;
+        for unit in 0..pool.input.len() {
+            if let Some((out, rank)) = pool.target(unit) {
+                assert_eq!(pool.source(out, rank), unit);
+                reached += 1;
+            }
+        }
+        assert_eq!(reached, 4 * 4 * 3, "the fifth row is dropped");
+    }
+
+    #[test]
+    fn conv_that_does_not_fit_is_refused() {
+        let e = Conv::new(Map::new(3, 3, 1), 8, 5, 1, 0).unwrap_err();
+        assert_eq!(e.to_string(), "conv: `input map` has shape [3, 3, 1], expected at least 5x5 after padding 0");
+    }
+}

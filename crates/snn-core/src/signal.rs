@@ -1,0 +1,335 @@
+//! Activity: what flows between layers.
+
+use crate::backend::{Backend, Memory};
+use crate::error::{Error, Result, check_len};
+use crate::shape::{Kind, Lanes};
+use crate::tensor::Tensor;
+
+/// Spikes or event counts `[B, T, N]` as row lists, on the host.
+///
+/// Row `b * T + t` lists the units that are active in step `t` of sample `b`. A unit that is listed k times
+/// counts k: event counts need no separate values, and the sum of two activities is the union of their lists.
+///
+/// ```
+/// use snn_core::Spikes;
+/// // one sample, two steps, three units: unit 2 once in step 0, unit 1 twice in step 1
+/// let spikes = Spikes::from_rows(1, 2, 3, [vec![2], vec![1, 1]])?;
+/// assert_eq!(spikes.to_dense::<f32>(), [0.0, 0.0, 1.0, 0.0, 2.0, 0.0]);
+/// # Ok::<(), snn_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Spikes {
+    batch: usize,
+    steps: usize,
+    width: usize,
+    offsets: Vec<usize>,
+    units: Vec<u32>,
+}
+
+impl Spikes {
+    /// No sample at all; a buffer to be filled.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Builds the lists from rows in order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if there are not `batch * steps` rows, [`Error::Unit`] if a unit is not below `width`.
+    pub fn from_rows<R: AsRef<[u32]>>(
+        batch: usize,
+        steps: usize,
+        width: usize,
+        rows: impl IntoIterator<Item = R>,
+    ) -> Result<Self> {
+        let mut spikes = Self::new();
+        spikes.start(steps, width);
+        for row in rows {
+            spikes.push_row(row.as_ref());
+        }
+        spikes.finish(batch)?;
+        Ok(spikes)
+    }
+
+    /// Takes lists that are already laid out: `offsets` holds `batch * steps + 1` entries.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if the offsets do not describe `units`, [`Error::Unit`] if a unit is not below `width`.
+    pub fn from_parts(batch: usize, steps: usize, width: usize, offsets: Vec<usize>, units: Vec<u32>) -> Result<Self> {
+        let spikes = Self { batch, steps, width, offsets, units };
+        spikes.check()?;
+        Ok(spikes)
+    }
+
+    /// Converts a dense array `[B, T, N]` of small whole numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if the length is wrong, [`Error::Domain`] for an entry that is no count.
+    pub fn from_dense(lanes: Lanes, dense: &[f64]) -> Result<Self> {
+        check_len("spikes::from_dense", "dense", dense.len(), lanes.len())?;
+        let mut spikes = Self::new();
+        spikes.start(lanes.steps, lanes.width);
+        let mut row = Vec::new();
+        for values in dense.chunks(lanes.width.max(1)) {
+            row.clear();
+            for (unit, &count) in values.iter().enumerate() {
+                if !(0.0..=65_535.0).contains(&count) || count.fract() != 0.0 {
+                    let range = "the whole numbers 0..=65535";
+                    return Err(Error::Domain { op: "spikes::from_dense", param: "count", value: count, range });
+                }
+                row.extend(std::iter::repeat_n(unit as u32, count as usize));
+            }
+            spikes.push_row(&row);
+        }
+        spikes.finish(lanes.batch)?;
+        Ok(spikes)
+    }
+
+    /// Empties the buffer for `steps` steps of `width` units; rows follow with [`Spikes::push_row`].
+    pub fn start(&mut self, steps: usize, width: usize) {
+        (self.batch, self.steps, self.width) = (0, steps, width);
+        self.offsets.clear();
+        self.offsets.push(0);
+        self.units.clear();
+    }
+
+    /// Appends the next row.
+    pub fn push_row(&mut self, units: &[u32]) {
+        self.units.extend_from_slice(units);
+        self.offsets.push(self.units.len());
+    }
+
+    /// Declares the buffer complete with `batch` samples.
+    ///
+    /// # Errors
+    ///
+    /// As [`Spikes::from_rows`].
+    pub fn finish(&mut self, batch: usize) -> Result<()> {
+        self.batch = batch;
+        self.check()
+    }
+
+    fn check(&self) -> Result<()> {
+        const OP: &str = "spikes";
+        if self.offsets.len() != self.batch * self.steps + 1
+            || self.offsets.first() != Some(&0)
+            || self.offsets.last() != Some(&self.units.len())
+            || !self.offsets.is_sorted()
+        {
+            let want = format!("[{}] ascending from 0 to {}", self.batch * self.steps + 1, self.units.len());
+            return Err(Error::shape(OP, "offsets", &[self.offsets.len()], want));
+        }
+        match self.units.iter().find(|&&u| u as usize >= self.width) {
+            Some(&unit) => Err(Error::Unit { op: OP, unit, width: self.width }),
+            None => Ok(()),
+        }
+    }
+
+    /// Resizes to `lanes` with the lengths of all rows given, and hands out the offsets and the unit list to fill.
+    ///
+    /// This is how a backend writes spikes in parallel: the row lengths are known, the lists are not yet.
+    /// Units must be below `lanes.width`; that is the caller's promise and is checked in debug builds when the
+    /// spikes are next used.
+    ///
+    /// # Panics
+    ///
+    /// If there are not `lanes.rows()` lengths.
+    pub fn reserve(&mut self, lanes: Lanes, lengths: impl IntoIterator<Item = usize>) -> (&[usize], &mut [u32]) {
+        (self.batch, self.steps, self.width) = (lanes.batch, lanes.steps, lanes.width);
+        self.offsets.clear();
+        self.offsets.push(0);
+        let mut total = 0;
+        self.offsets.extend(lengths.into_iter().map(|n| {
+            total += n;
+            total
+        }));
+        assert_eq!(self.offsets.len(), lanes.rows() + 1, "one length per row");
+        self.units.resize(total, 0);
+        (&self.offsets, &mut self.units)
+    }
+
+    /// The size `[B, T, N]`.
+    #[must_use]
+    pub fn lanes(&self) -> Lanes {
+        Lanes::new(self.batch, self.steps, self.width)
+    }
+
+    /// Events in all.
+    #[must_use]
+    pub fn events(&self) -> usize {
+        self.units.len()
+    }
+
+    /// Events per entry of the dense array, in `[0, inf)`.
+    #[must_use]
+    pub fn density(&self) -> f64 {
+        self.units.len() as f64 / (self.lanes().len().max(1)) as f64
+    }
+
+    /// The units active in row `b * T + t`.
+    #[inline(always)]
+    #[must_use]
+    pub fn row(&self, row: usize) -> &[u32] {
+        &self.units[self.offsets[row]..self.offsets[row + 1]]
+    }
+
+    /// Where each row starts in [`Spikes::units`]; `B * T + 1` entries.
+    #[must_use]
+    pub fn offsets(&self) -> &[usize] {
+        &self.offsets
+    }
+
+    /// All rows, one after the other.
+    #[must_use]
+    pub fn units(&self) -> &[u32] {
+        &self.units
+    }
+
+    /// Events of each sample.
+    pub fn events_per_sample(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.batch).map(|b| self.offsets[(b + 1) * self.steps] - self.offsets[b * self.steps])
+    }
+
+    /// The dense array `[B, T, N]`.
+    #[must_use]
+    pub fn to_dense<R: crate::Real>(&self) -> Vec<R> {
+        let mut dense = vec![R::ZERO; self.lanes().len()];
+        for (row, out) in dense.chunks_mut(self.width.max(1)).enumerate() {
+            for &unit in self.row(row) {
+                out[unit as usize] += R::ONE;
+            }
+        }
+        dense
+    }
+
+    /// Makes `self` the sum of two activities of the same size: the union of their row lists.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] if the sizes differ.
+    pub fn merge(&mut self, a: &Self, b: &Self) -> Result<()> {
+        if a.lanes() != b.lanes() {
+            let got = [b.batch, b.steps, b.width];
+            return Err(Error::shape("spikes::merge", "b", &got, format_args!("{:?}", [a.batch, a.steps, a.width])));
+        }
+        self.start(a.steps, a.width);
+        for row in 0..a.lanes().rows() {
+            self.units.extend_from_slice(a.row(row));
+            self.units.extend_from_slice(b.row(row));
+            self.offsets.push(self.units.len());
+        }
+        self.batch = a.batch;
+        Ok(())
+    }
+}
+
+/// Sorted spike times of every neuron, `[B, N, K]`, `+inf` where empty, with counts `[B, N]`.
+#[derive(Debug)]
+pub struct Trains<M: Memory> {
+    /// Spike times, `[B, N, K]`, seconds, ascending.
+    pub times: Tensor<M>,
+    /// Spikes of each neuron, `[B, N]`.
+    pub counts: M::Buffer<u32>,
+}
+
+/// What flows between two layers, for a batch.
+#[derive(Debug)]
+pub enum Activity<B: Backend> {
+    /// Dense real values `[B, T, N]`: currents, membranes.
+    Sequence(Tensor<B>),
+    /// Sparse spikes or event counts `[B, T, N]`.
+    Spikes(B::Spikes),
+    /// One spike time per neuron `[B, N]`; the end of the window means "no spike".
+    Times(Tensor<B>),
+    /// Sorted spike times per neuron.
+    Trains(Trains<B>),
+    /// One value per neuron `[B, N]`: logits, static images.
+    Values(Tensor<B>),
+}
+
+impl<B: Backend> Activity<B> {
+    /// The kind of activity.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Sequence(_) => Kind::Sequence,
+            Self::Spikes(_) => Kind::Spikes,
+            Self::Times(_) => Kind::Times,
+            Self::Trains(_) => Kind::Trains,
+            Self::Values(_) => Kind::Values,
+        }
+    }
+
+    /// The spikes, or an error that names the `layer` which wanted them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Kind`] if this is another kind of activity.
+    pub fn spikes(&self, layer: &str) -> Result<&B::Spikes> {
+        match self {
+            Self::Spikes(s) => Ok(s),
+            other => Err(other.unwanted(layer, Kind::Spikes)),
+        }
+    }
+
+    /// The values `[B, N]`, or an error that names the `layer` which wanted them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Kind`] if this is another kind of activity.
+    pub fn values(&self, layer: &str) -> Result<&Tensor<B>> {
+        match self {
+            Self::Values(v) => Ok(v),
+            other => Err(other.unwanted(layer, Kind::Values)),
+        }
+    }
+
+    /// The error of a `layer` that wanted another kind.
+    #[must_use]
+    pub fn unwanted(&self, layer: &str, want: Kind) -> Error {
+        Error::Kind { layer: layer.into(), got: self.kind().to_string(), want: want.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn dense_and_back(counts in prop::collection::vec(0_u8..4, 24)) {
+            let lanes = Lanes::new(2, 3, 4);
+            let dense: Vec<f64> = counts.iter().map(|&c| f64::from(c)).collect();
+            let spikes = Spikes::from_dense(lanes, &dense).unwrap();
+            prop_assert_eq!(spikes.to_dense::<f64>(), dense);
+        }
+
+        #[test]
+        fn merge_adds(a in prop::collection::vec(0_u8..3, 12), b in prop::collection::vec(0_u8..3, 12)) {
+            let lanes = Lanes::new(2, 2, 3);
+            let of = |x: &[u8]| Spikes::from_dense(lanes, &x.iter().map(|&c| f64::from(c)).collect::<Vec<_>>()).unwrap();
+            let mut sum = Spikes::new();
+            sum.merge(&of(&a), &of(&b)).unwrap();
+            let want: Vec<f32> = a.iter().zip(&b).map(|(x, y)| f32::from(x + y)).collect();
+            prop_assert_eq!(sum.to_dense::<f32>(), want);
+        }
+    }
+
+    #[test]
+    fn a_unit_beyond_the_width_is_named() {
+        let e = Spikes::from_rows(1, 1, 3, [vec![3]]).unwrap_err();
+        assert_eq!(e.to_string(), "spikes: unit 3 is out of range, the signal has 3 units");
+    }
+
+    #[test]
+    fn offsets_that_do_not_fit_are_refused() {
+        assert!(Spikes::from_parts(1, 2, 3, vec![0, 2], vec![0, 1]).is_err());
+        assert!(Spikes::from_parts(1, 2, 3, vec![0, 2, 1], vec![0]).is_err());
+        assert!(Spikes::from_rows(2, 1, 3, [vec![0]]).is_err());
+    }
+}
