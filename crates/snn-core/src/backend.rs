@@ -436,11 +436,14 @@ pub struct LeakGrad<'a, M: Memory> {
     pub beta: Option<&'a mut M::Buffer<M::Real>>,
     /// Receives the gradient of the initial membrane, `[B, N]`.
     pub initial: Option<&'a mut M::Buffer<M::Real>>,
+    /// Receives the gradient on the current summed over time, `[B, N]`: summed on, it is the bias gradient, and
+    /// no second pass over `[B, T, N]` is needed.
+    pub current_sum: Option<&'a mut M::Buffer<M::Real>>,
 }
 
 impl<M: Memory> Default for LeakGrad<'_, M> {
     fn default() -> Self {
-        Self { membrane: None, beta: None, initial: None }
+        Self { membrane: None, beta: None, initial: None, current_sum: None }
     }
 }
 

@@ -458,11 +458,11 @@ fn backward_lanes<R: Real>(
 ) -> Result<()> {
     check_leak(op, lanes, leak, state.len())?;
     check_len(op, "grad", grad.len(), lanes.len())?;
-    let LeakGrad { membrane, mut beta, mut initial } = leak_grad;
+    let LeakGrad { membrane, mut beta, mut initial, mut current_sum } = leak_grad;
     if let Some(m) = membrane {
         check_len(op, "grad_membrane", m.len(), lanes.len())?;
     }
-    for (arg, buffer) in [("grad_beta", &beta), ("grad_initial", &initial)] {
+    for (arg, buffer) in [("grad_beta", &beta), ("grad_initial", &initial), ("current_sum", &current_sum)] {
         if let Some(b) = buffer {
             check_len(op, arg, b.len(), lanes.batch * lanes.width)?;
         }
@@ -479,6 +479,10 @@ fn backward_lanes<R: Real>(
         }
         if let Some(i) = initial.as_deref_mut() {
             i[lane] = g.initial;
+        }
+        if let Some(s) = current_sum.as_deref_mut() {
+            s[lane] = R::ZERO;
+            out.iter().for_each(|&v| s[lane] += v);
         }
     }
     Ok(())
@@ -611,7 +615,7 @@ fn update_one<R: Real>(update: &Update, decay: R, p: &mut R, g: R, first: &mut R
         }
         UpdateRule::Adam { beta1, beta2, eps, decoupled } => {
             let g = if decoupled {
-                *p = *p * (R::ONE - lr * decay);
+                *p *= R::ONE - lr * decay;
                 g
             } else {
                 g + decay * *p

@@ -1,0 +1,427 @@
+//! The behaviour of a backend, written once: every case runs the same inputs on the backend and on the `f64`
+//! reference and compares. [`backend_suite!`](crate::backend_suite) instantiates all cases for a device.
+//!
+//! Sizes are odd on purpose: 1, 31, 33, 257 sit beside vector widths and tiles.
+
+use super::{Inputs, assert_close, wide};
+use crate::backend::{Gemm, Leak, LeakGrad, TimeReduction, Update, UpdateRule, UpdateSlot};
+use crate::neurons::block::{BlockNeuron, Start};
+use crate::neurons::lif::{LifKind, LifNeuron, Path};
+use crate::reference::Reference;
+use crate::{Backend, Conv, Element, Lanes, Map, Pool, Real, Spikes, Surrogate};
+
+/// Largest relative difference between `f32` and the `f64` reference for sums of a few thousand terms.
+const CLOSE: f64 = 2e-5;
+
+/// The two sides of a comparison.
+#[derive(Debug)]
+struct Pair<'a, B: Backend> {
+    device: &'a B,
+    reference: Reference<f64>,
+}
+
+/// A buffer on both sides.
+#[derive(Debug)]
+struct Both<B: Backend> {
+    device: B::Buffer<B::Real>,
+    reference: Vec<f64>,
+}
+
+impl<'a, B: Backend> Pair<'a, B> {
+    fn new(device: &'a B) -> Self {
+        Self { device, reference: Reference::new() }
+    }
+
+    fn upload(&self, x: &[f32]) -> Both<B> {
+        let lifted: Vec<B::Real> = x.iter().map(|&v| B::Real::lit(v.into())).collect();
+        Both { device: self.device.buffer_from(&lifted).unwrap(), reference: wide(x) }
+    }
+
+    /// A buffer with rubbish in it: operations must overwrite.
+    fn rubbish(&self, len: usize) -> Both<B> {
+        self.upload(&vec![7.5; len])
+    }
+
+    fn spikes(&self, host: &Spikes) -> (B::Spikes, <Reference<f64> as crate::backend::SpikeMemory>::Spikes) {
+        use crate::backend::SpikeMemory;
+        let mut device = self.device.spikes();
+        self.device.upload_spikes(host, &mut device).unwrap();
+        let mut reference = self.reference.spikes();
+        self.reference.upload_spikes(host, &mut reference).unwrap();
+        (device, reference)
+    }
+
+    fn host(&self, x: &B::Buffer<B::Real>) -> Vec<f64> {
+        self.device.to_host(x).unwrap().iter().map(|v| v.value()).collect()
+    }
+
+    fn compare(&self, what: &str, both: &Both<B>, tolerance: f64) {
+        assert_close(what, &self.host(&both.device), &both.reference, tolerance);
+    }
+
+    fn same<T: Element>(&self, what: &str, device: &B::Buffer<T>, reference: &[T]) {
+        assert_eq!(self.device.to_host(device).unwrap(), reference, "{what}");
+    }
+}
+
+/// `gemm` in every orientation, overwriting and accumulating.
+pub fn gemm_matches_reference<B: Backend>(device: &B) {
+    use crate::backend::LinAlg;
+    let pair = Pair::new(device);
+    let mut inputs = Inputs::new(1);
+    for (m, n, k) in [(1, 1, 1), (31, 33, 7), (257, 10, 31), (3, 257, 129), (1200, 5, 64), (40, 700, 3)] {
+        let (a, b) = (pair.upload(&inputs.uniform(m * k, -1.0, 1.0)), pair.upload(&inputs.uniform(k * n, -1.0, 1.0)));
+        for flags in 0..8 {
+            let g = Gemm {
+                transpose_a: flags & 1 != 0,
+                transpose_b: flags & 2 != 0,
+                accumulate: flags & 4 != 0,
+                ..Gemm::new(m, n, k)
+            };
+            let mut c = pair.rubbish(m * n);
+            device.gemm(g, &a.device, &b.device, &mut c.device).unwrap();
+            pair.reference.gemm(g, &a.reference, &b.reference, &mut c.reference).unwrap();
+            pair.compare(&format!("{g:?}"), &c, CLOSE);
+        }
+    }
+}
+
+/// Products of spikes with weights and the weight gradient, from empty to nearly full.
+pub fn spikes_gemm_matches_reference<B: Backend>(device: &B) {
+    use crate::backend::LinAlg;
+    let pair = Pair::new(device);
+    let mut inputs = Inputs::new(2);
+    let sizes = [(1, 1, 1, 1), (2, 31, 33, 10), (3, 200, 140, 97), (2, 9, 600, 257)];
+    for ((batch, steps, n_in, n), density) in sizes.into_iter().flat_map(|s| [0.0, 0.01, 0.2, 0.9].map(|d| (s, d))) {
+        let lanes = Lanes::new(batch, steps, n_in);
+        let (x, x_ref) = pair.spikes(&inputs.spikes(lanes, density));
+        let weight = pair.upload(&inputs.uniform(n_in * n, -1.0, 1.0));
+        let bias = pair.upload(&inputs.uniform(n, -1.0, 1.0));
+        for bias in [None, Some(&bias)] {
+            let mut out = pair.rubbish(lanes.rows() * n);
+            device.spikes_gemm(&x, n, &weight.device, bias.map(|b| &b.device), &mut out.device).unwrap();
+            let bias = bias.map(|b| &b.reference);
+            pair.reference.spikes_gemm(&x_ref, n, &weight.reference, bias, &mut out.reference).unwrap();
+            pair.compare(&format!("spikes_gemm {lanes:?} {n} density {density}"), &out, CLOSE);
+        }
+        let grad = pair.upload(&inputs.uniform(lanes.rows() * n, -1.0, 1.0));
+        let mut gw = pair.rubbish(n_in * n);
+        device.spikes_gemm_weight_grad(&x, n, &grad.device, &mut gw.device).unwrap();
+        pair.reference.spikes_gemm_weight_grad(&x_ref, n, &grad.reference, &mut gw.reference).unwrap();
+        pair.compare(&format!("weight gradient {lanes:?} {n} density {density}"), &gw, CLOSE);
+    }
+}
+
+/// Convolution of spikes and of dense maps, weight and input gradients.
+pub fn convolution_matches_reference<B: Backend>(device: &B) {
+    use crate::backend::LinAlg;
+    let pair = Pair::new(device);
+    let mut inputs = Inputs::new(3);
+    let geometries = [
+        Conv::new(Map::new(5, 4, 3), 7, 3, 1, 1).unwrap(),
+        Conv::new(Map::new(7, 7, 2), 33, 5, 1, 2).unwrap(),
+        Conv::new(Map::new(9, 8, 1), 4, 3, 2, 0).unwrap(),
+        Conv::new(Map::new(3, 3, 31), 1, 1, 1, 0).unwrap(),
+    ];
+    for conv in &geometries {
+        let lanes = Lanes::new(3, 4, conv.input.len());
+        let (rows, n_out, n_weight) = (lanes.rows(), conv.output().len(), conv.fan_in() * conv.channels);
+        let host = inputs.spikes(lanes, 0.3);
+        let (x, x_ref) = pair.spikes(&host);
+        let dense = pair.upload(&inputs.uniform(lanes.len(), -1.0, 1.0));
+        let weight = pair.upload(&inputs.uniform(n_weight, -1.0, 1.0));
+        let bias = pair.upload(&inputs.uniform(conv.channels, -1.0, 1.0));
+        let grad = pair.upload(&inputs.uniform(rows * n_out, -1.0, 1.0));
+        let r = &pair.reference;
+
+        let mut out = pair.rubbish(rows * n_out);
+        device.conv_spikes(conv, &x, &weight.device, Some(&bias.device), &mut out.device).unwrap();
+        r.conv_spikes(conv, &x_ref, &weight.reference, Some(&bias.reference), &mut out.reference).unwrap();
+        pair.compare("conv_spikes", &out, CLOSE);
+
+        let mut out = pair.rubbish(rows * n_out);
+        device.conv_dense(conv, rows, &dense.device, &weight.device, None, &mut out.device).unwrap();
+        r.conv_dense(conv, rows, &dense.reference, &weight.reference, None, &mut out.reference).unwrap();
+        pair.compare("conv_dense", &out, CLOSE);
+
+        let mut gw = pair.rubbish(n_weight);
+        device.conv_spikes_weight_grad(conv, &x, &grad.device, &mut gw.device).unwrap();
+        r.conv_spikes_weight_grad(conv, &x_ref, &grad.reference, &mut gw.reference).unwrap();
+        pair.compare("conv_spikes_weight_grad", &gw, CLOSE);
+
+        let mut gw = pair.rubbish(n_weight);
+        device.conv_dense_weight_grad(conv, rows, &dense.device, &grad.device, &mut gw.device).unwrap();
+        r.conv_dense_weight_grad(conv, rows, &dense.reference, &grad.reference, &mut gw.reference).unwrap();
+        pair.compare("conv_dense_weight_grad", &gw, CLOSE);
+
+        let mut gx = pair.rubbish(lanes.len());
+        device.conv_input_grad(conv, rows, &grad.device, &weight.device, &mut gx.device).unwrap();
+        r.conv_input_grad(conv, rows, &grad.reference, &weight.reference, &mut gx.reference).unwrap();
+        pair.compare("conv_input_grad", &gx, CLOSE);
+    }
+}
+
+/// Max pooling of spikes and counts, ties included.
+pub fn pooling_matches_reference<B: Backend>(device: &B) {
+    use crate::backend::{LinAlg, SpikeMemory};
+    let pair = Pair::new(device);
+    let mut inputs = Inputs::new(4);
+    for (map, window) in [(Map::new(4, 6, 3), 2), (Map::new(5, 5, 1), 2), (Map::new(6, 6, 2), 3), (Map::new(1, 1, 31), 1)] {
+        let pool = Pool::new(map, window).unwrap();
+        let lanes = Lanes::new(2, 5, map.len());
+        let (x, x_ref) = pair.spikes(&inputs.spikes(lanes, 0.4));
+        let (mut out, mut out_ref) = (device.spikes(), pair.reference.spikes());
+        device.pool_spikes(&pool, &x, &mut out).unwrap();
+        pair.reference.pool_spikes(&pool, &x_ref, &mut out_ref).unwrap();
+        assert_eq!(device.download_spikes(&out).unwrap().to_dense::<f64>(), out_ref.values);
+        let grad = pair.upload(&inputs.uniform(out_ref.values.len(), -1.0, 1.0));
+        let mut gx = pair.rubbish(lanes.len());
+        device.pool_spikes_grad(&pool, &x, &grad.device, &mut gx.device).unwrap();
+        pair.reference.pool_spikes_grad(&pool, &x_ref, &grad.reference, &mut gx.reference).unwrap();
+        pair.compare("pool_spikes_grad", &gx, 0.0);
+    }
+}
+
+/// Every clocked neuron, forward and backward, with shared and per-neuron decay, initial membrane, and gradients on
+/// spikes and membrane.
+pub fn neurons_match_reference<B: Backend>(device: &B) {
+    let mut neurons = vec![Neuron::Lif(LifNeuron::INTEGRATOR)];
+    for path in [Path::Attached, Path::Detached] {
+        neurons.push(Neuron::Lif(LifNeuron::new(LifKind::Multi { reset: path })));
+        neurons.push(Neuron::Lif(LifNeuron::new(LifKind::Single { mask: path })));
+    }
+    for start in [Start::Decayed, Start::Undecayed] {
+        neurons.push(Neuron::Block(BlockNeuron { start, ..BlockNeuron::default() }));
+    }
+    for surrogate in [Surrogate::BOXCAR, Surrogate::MULTI_GAUSSIAN, Surrogate::ARCTAN] {
+        neurons.push(Neuron::Block(BlockNeuron { surrogate, threshold: 0.8, ..BlockNeuron::default() }));
+    }
+    for (seed, neuron) in neurons.iter().enumerate() {
+        for (i, (batch, steps, width)) in [(1, 1, 1), (2, 33, 31), (3, 20, 257), (1, 7, 1100)].into_iter().enumerate() {
+            neuron_case(device, neuron, Lanes::new(batch, steps, width), i % 2 == 0, (seed * 10 + i) as u64);
+        }
+    }
+}
+
+/// A neuron of either clocked family.
+#[derive(Debug)]
+enum Neuron {
+    Lif(LifNeuron),
+    Block(BlockNeuron),
+}
+
+impl Neuron {
+    fn run<B: Backend>(
+        &self,
+        device: &B,
+        lanes: Lanes,
+        (beta, initial): (&B::Buffer<B::Real>, &B::Buffer<B::Real>),
+        state: &mut B::Buffer<B::Real>,
+        grad: &mut B::Buffer<B::Real>,
+        leak_grad: LeakGrad<'_, B>,
+    ) -> B::Spikes {
+        let leak = || Leak { beta_raw: beta, initial: Some(initial) };
+        let mut spikes = device.spikes();
+        match self {
+            Self::Lif(n) => {
+                device.lif_forward(n, lanes, leak(), state, &mut spikes).unwrap();
+                device.lif_backward(n, lanes, leak(), state, grad, leak_grad).unwrap();
+                device.lif_membrane(n, lanes, state).unwrap();
+            }
+            Self::Block(n) => {
+                device.block_forward(n, lanes, leak(), state, &mut spikes).unwrap();
+                device.block_backward(n, lanes, leak(), state, grad, leak_grad).unwrap();
+            }
+        }
+        spikes
+    }
+}
+
+fn neuron_case<B: Backend>(device: &B, neuron: &Neuron, lanes: Lanes, shared: bool, seed: u64) {
+    use crate::backend::SpikeMemory;
+    let pair = Pair::new(device);
+    let mut inputs = Inputs::new(100 + seed);
+    let lane_count = lanes.batch * lanes.width;
+    // Some raw decays lie outside [0, 1], where they are clamped and their gradient is 0.
+    let beta = pair.upload(&inputs.uniform(if shared { 1 } else { lanes.width }, -0.1, 1.05));
+    let initial = pair.upload(&inputs.uniform(lane_count, -0.5, 0.9));
+    let mut state = pair.upload(&inputs.uniform(lanes.len(), -0.5, 0.9));
+    let grad = inputs.uniform(lanes.len(), -1.0, 1.0);
+    let silent = matches!(neuron, Neuron::Lif(LifNeuron { kind: LifKind::Integrator, .. }));
+    let mut grad = pair.upload(&if silent { vec![0.0; lanes.len()] } else { grad });
+    let membrane = pair.upload(&inputs.uniform(lanes.len(), -1.0, 1.0));
+    let [mut g_beta, mut g_initial, mut g_sum] = [0; 3].map(|_| pair.rubbish(lane_count));
+
+    let what = format!("{neuron:?} {lanes:?}");
+    let got = neuron.run(
+        device,
+        lanes,
+        (&beta.device, &initial.device),
+        &mut state.device,
+        &mut grad.device,
+        LeakGrad {
+            membrane: Some(&membrane.device),
+            beta: Some(&mut g_beta.device),
+            initial: Some(&mut g_initial.device),
+            current_sum: Some(&mut g_sum.device),
+        },
+    );
+    let want = neuron.run(
+        &pair.reference,
+        lanes,
+        (&beta.reference, &initial.reference),
+        &mut state.reference,
+        &mut grad.reference,
+        LeakGrad {
+            membrane: Some(&membrane.reference),
+            beta: Some(&mut g_beta.reference),
+            initial: Some(&mut g_initial.reference),
+            current_sum: Some(&mut g_sum.reference),
+        },
+    );
+    if !silent {
+        let got = device.download_spikes(&got).unwrap();
+        assert_eq!(got.to_dense::<f64>(), want.values, "{what}: spikes");
+        let per_sample: Vec<u32> = got.events_per_sample().map(|n| n as u32).collect();
+        assert_eq!(per_sample, pair.reference.events_per_sample(&want).unwrap());
+    }
+    pair.compare(&format!("{what}: membrane"), &state, CLOSE);
+    pair.compare(&format!("{what}: gradient on the current"), &grad, CLOSE);
+    pair.compare(&format!("{what}: gradient on the decay"), &g_beta, CLOSE);
+    pair.compare(&format!("{what}: gradient on the initial membrane"), &g_initial, CLOSE);
+    pair.compare(&format!("{what}: gradient summed over time"), &g_sum, CLOSE);
+}
+
+/// Reductions, broadcasts and the loss.
+pub fn reductions_match_reference<B: Backend>(device: &B) {
+    use crate::backend::LinAlg;
+    let pair = Pair::new(device);
+    let r = &pair.reference;
+    let mut inputs = Inputs::new(5);
+    for (batch, steps, width) in [(1, 1, 1), (3, 31, 33), (4, 200, 10)] {
+        let lanes = Lanes::new(batch, steps, width);
+        let x = pair.upload(&inputs.uniform(lanes.len(), -1.0, 1.0));
+        let small = pair.upload(&inputs.uniform(batch * width, -1.0, 1.0));
+        let bias = pair.upload(&inputs.uniform(width, -1.0, 1.0));
+
+        let mut out = pair.rubbish(width);
+        device.sum_rows(lanes.rows(), width, &x.device, &mut out.device).unwrap();
+        r.sum_rows(lanes.rows(), width, &x.reference, &mut out.reference).unwrap();
+        pair.compare("sum_rows", &out, CLOSE);
+
+        let mut out = pair.rubbish(lanes.len());
+        device.repeat_steps(lanes, &small.device, &mut out.device).unwrap();
+        r.repeat_steps(lanes, &small.reference, &mut out.reference).unwrap();
+        pair.compare("repeat_steps", &out, 0.0);
+        device.add_bias(lanes.rows(), &bias.device, &mut out.device).unwrap();
+        r.add_bias(lanes.rows(), &bias.reference, &mut out.reference).unwrap();
+        device.add_assign(&x.device, &mut out.device).unwrap();
+        r.add_assign(&x.reference, &mut out.reference).unwrap();
+        pair.compare("add_bias, add_assign", &out, CLOSE);
+
+        for reduction in [TimeReduction::Sum, TimeReduction::Max] {
+            let mut out = pair.rubbish(batch * width);
+            let (mut at, mut at_ref) = (device.zeros(batch * width).unwrap(), vec![9; batch * width]);
+            device.reduce_time(reduction, lanes, &x.device, &mut out.device, &mut at).unwrap();
+            r.reduce_time(reduction, lanes, &x.reference, &mut out.reference, &mut at_ref).unwrap();
+            pair.compare("reduce_time", &out, CLOSE);
+            pair.same("step of the maximum", &at, &at_ref);
+            let mut gx = pair.rubbish(lanes.len());
+            device.reduce_time_grad(reduction, lanes, &small.device, &at, &mut gx.device).unwrap();
+            r.reduce_time_grad(reduction, lanes, &small.reference, &at_ref, &mut gx.reference).unwrap();
+            pair.compare("reduce_time_grad", &gx, 0.0);
+        }
+
+        let targets: Vec<u32> = (0..batch).map(|b| (b % width) as u32).collect();
+        let device_targets = device.buffer_from(&targets).unwrap();
+        let (mut losses, mut grad) = (pair.rubbish(batch), pair.rubbish(batch * width));
+        device
+            .softmax_cross_entropy(width, &small.device, &device_targets, &mut losses.device, &mut grad.device)
+            .unwrap();
+        r.softmax_cross_entropy(width, &small.reference, &targets, &mut losses.reference, &mut grad.reference).unwrap();
+        pair.compare("losses", &losses, CLOSE);
+        pair.compare("gradient of the loss", &grad, CLOSE);
+    }
+}
+
+/// Every optimiser rule over several steps.
+pub fn updates_match_reference<B: Backend>(device: &B) {
+    use crate::backend::Optimise;
+    let pair = Pair::new(device);
+    let rules = [
+        UpdateRule::Sgd { momentum: 0.0, nesterov: false },
+        UpdateRule::Sgd { momentum: 0.9, nesterov: false },
+        UpdateRule::Sgd { momentum: 0.9, nesterov: true },
+        UpdateRule::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled: false },
+        UpdateRule::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled: true },
+        UpdateRule::Adamax { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
+    ];
+    for (rule, weight_decay) in rules.into_iter().flat_map(|r| [0.0, 0.1].map(|w| (r, w))) {
+        let mut inputs = Inputs::new(6);
+        let mut p = pair.upload(&inputs.uniform(257, -1.0, 1.0));
+        let [mut first, mut second] = [0; 2].map(|_| pair.upload(&[0.0; 257]));
+        for step in 1..=3 {
+            let g = pair.upload(&inputs.uniform(257, -1.0, 1.0));
+            let update = Update { rule, learning_rate: 0.01, weight_decay, step };
+            let slot = UpdateSlot {
+                value: &mut p.device,
+                grad: &g.device,
+                first: &mut first.device,
+                second: &mut second.device,
+                decays: true,
+            };
+            device.update(&update, &mut [slot]).unwrap();
+            let slot = UpdateSlot {
+                value: &mut p.reference,
+                grad: &g.reference,
+                first: &mut first.reference,
+                second: &mut second.reference,
+                decays: true,
+            };
+            pair.reference.update(&update, &mut [slot]).unwrap();
+        }
+        pair.compare(&format!("{rule:?}, decay {weight_decay}"), &p, CLOSE);
+        let want = p.reference.iter().map(|x| x * x).sum::<f64>();
+        assert!((device.sum_of_squares(&p.device).unwrap() / want - 1.0).abs() < CLOSE);
+    }
+}
+
+/// A wrong size is an error that names the argument, never a panic.
+pub fn wrong_sizes_are_errors<B: Backend>(device: &B) {
+    let short = device.zeros(3).unwrap();
+    let mut out = device.zeros(4).unwrap();
+    let e = device.gemm(Gemm::new(2, 2, 2), &short, &short, &mut out).unwrap_err();
+    assert_eq!(e.to_string(), "gemm: `a` has shape [3], expected [4]");
+    let leak = Leak { beta_raw: &short, initial: None };
+    let mut spikes = device.spikes();
+    let mut state = device.zeros(8).unwrap();
+    let lanes = Lanes::new(1, 4, 2);
+    let e = device.block_forward(&BlockNeuron::default(), lanes, leak, &mut state, &mut spikes).unwrap_err();
+    assert_eq!(e.to_string(), "block_forward: `beta` has shape [3], expected [2]");
+    assert!(device.upload(&[B::Real::ZERO; 5], &mut out).is_err());
+}
+
+/// Turns every case of the suite into a `#[test]` on the device that `$device` gives.
+#[macro_export]
+macro_rules! backend_suite {
+    ($device:expr) => {
+        $crate::backend_suite!(@cases $device, [
+            gemm_matches_reference,
+            spikes_gemm_matches_reference,
+            convolution_matches_reference,
+            pooling_matches_reference,
+            neurons_match_reference,
+            reductions_match_reference,
+            updates_match_reference,
+            wrong_sizes_are_errors,
+        ]);
+    };
+    (@cases $device:expr, [$($case:ident),* $(,)?]) => {
+        $(
+            #[test]
+            fn $case() {
+                $crate::testkit::suite::$case(&$device);
+            }
+        )*
+    };
+}

@@ -1,0 +1,369 @@
+//! Dense linear algebra and fixed-order reductions, and the [`LinAlg`] trait that gathers the linear operations.
+
+use gemm::Parallelism;
+use rayon::prelude::*;
+use snn_core::backend::{Gemm, LinAlg, Memory, TimeReduction};
+use snn_core::error::{Error, Result, check_len};
+use snn_core::{Conv, Lanes, Pool, Spikes};
+
+use crate::memory::{Cpu, PIECE};
+use crate::{conv, pool, simd, sparse};
+
+/// Distance between neighbours along the two axes of a matrix, in entries.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Strides {
+    pub(crate) row: usize,
+    pub(crate) column: usize,
+}
+
+impl Strides {
+    /// Row-major with `width` entries per row.
+    pub(crate) const fn rows(width: usize) -> Self {
+        Self { row: width, column: 1 }
+    }
+}
+
+/// The last entry that a matrix reaches, plus one.
+fn extent(rows: usize, columns: usize, s: Strides) -> usize {
+    if rows == 0 || columns == 0 { 0 } else { (rows - 1) * s.row + (columns - 1) * s.column + 1 }
+}
+
+/// `c[m, n] = a[m, k] b[k, n]`, or `c +=` that, on one thread: the single entry to the matrix product.
+#[expect(unsafe_code, reason = "the matrix product takes raw pointers")]
+pub(crate) fn sgemm(
+    m: usize,
+    n: usize,
+    k: usize,
+    (a, sa): (&[f32], Strides),
+    (b, sb): (&[f32], Strides),
+    (c, sc): (&mut [f32], Strides),
+    accumulate: bool,
+) {
+    assert!(
+        a.len() >= extent(m, k, sa) && b.len() >= extent(k, n, sb) && c.len() >= extent(m, n, sc),
+        "sgemm: short buffer"
+    );
+    // SAFETY: every index `i * row + j * column` of the three matrices lies below the extents checked above; `c` is
+    // borrowed mutably, so it does not overlap the others; strides are positive and far below `isize::MAX`.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            sc.column as isize,
+            sc.row as isize,
+            accumulate,
+            a.as_ptr(),
+            sa.column as isize,
+            sa.row as isize,
+            b.as_ptr(),
+            sb.column as isize,
+            sb.row as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
+
+/// Pieces into which a product is cut: enough for many cores, never depending on how many there are.
+const PIECES: usize = 16;
+
+/// Fewest rows or columns of a piece.
+const MIN_PIECE: usize = 64;
+
+impl LinAlg for Cpu {
+    fn gemm(&self, g: Gemm, a: &Vec<f32>, b: &Vec<f32>, c: &mut Vec<f32>) -> Result<()> {
+        let Gemm { m, n, k, .. } = g;
+        check_len("gemm", "a", a.len(), m * k)?;
+        check_len("gemm", "b", b.len(), k * n)?;
+        check_len("gemm", "c", c.len(), m * n)?;
+        if m == 0 || n == 0 {
+            return Ok(());
+        }
+        let sa = if g.transpose_a { Strides { row: 1, column: m } } else { Strides::rows(k) };
+        let sb = if g.transpose_b { Strides { row: 1, column: k } } else { Strides::rows(n) };
+        // Rows are cut where there are many, columns only for a few long rows; pieces of columns are computed
+        // into scratch, because they interleave in `c`.
+        let rows = m.div_ceil(PIECES).max(MIN_PIECE).min(m);
+        let columns = if m >= PIECES * MIN_PIECE { n } else { n.div_ceil(PIECES * rows / m).max(MIN_PIECE).min(n) };
+        self.install(|| {
+            c.par_chunks_mut(rows * n).enumerate().for_each(|(p, c)| {
+                let (at, m) = (p * rows, c.len() / n);
+                let a = &a[at * sa.row..];
+                if columns == n {
+                    sgemm(m, n, k, (a, sa), (b, sb), (c, Strides::rows(n)), g.accumulate);
+                    return;
+                }
+                let pieces: Vec<(usize, Vec<f32>)> = (0..n)
+                    .into_par_iter()
+                    .step_by(columns)
+                    .map(|from| {
+                        let width = columns.min(n - from);
+                        let mut out = vec![0.0; m * width];
+                        sgemm(m, width, k, (a, sa), (&b[from * sb.column..], sb), (&mut out, Strides::rows(width)), false);
+                        (from, out)
+                    })
+                    .collect();
+                for (from, piece) in pieces {
+                    let width = piece.len() / m;
+                    for (row, piece) in c.chunks_mut(n).zip(piece.chunks(width)) {
+                        let row = &mut row[from..from + width];
+                        if g.accumulate {
+                            row.iter_mut().zip(piece).for_each(|(c, &x)| *c += x);
+                        } else {
+                            row.copy_from_slice(piece);
+                        }
+                    }
+                }
+            });
+        });
+        Ok(())
+    }
+
+    fn spikes_gemm(
+        &self,
+        spikes: &Spikes,
+        width: usize,
+        weight: &Vec<f32>,
+        bias: Option<&Vec<f32>>,
+        out: &mut Vec<f32>,
+    ) -> Result<()> {
+        sparse::forward(self, spikes, width, weight, bias.map(Vec::as_slice), out)
+    }
+
+    fn spikes_gemm_weight_grad(
+        &self,
+        spikes: &Spikes,
+        width: usize,
+        grad: &Vec<f32>,
+        grad_weight: &mut Vec<f32>,
+    ) -> Result<()> {
+        sparse::weight_grad(self, spikes, width, grad, grad_weight)
+    }
+
+    fn sum_rows(&self, rows: usize, width: usize, x: &Vec<f32>, out: &mut Vec<f32>) -> Result<()> {
+        check_len("sum_rows", "x", x.len(), rows * width)?;
+        check_len("sum_rows", "out", out.len(), width)?;
+        out.fill(0.0);
+        if width == 0 {
+            return Ok(());
+        }
+        let partial: Vec<Vec<f32>> = self.install(|| {
+            x.par_chunks(256 * width)
+                .map(|rows| {
+                    let mut sum = vec![0.0; width];
+                    rows.chunks_exact(width).for_each(|row| add(row, &mut sum));
+                    sum
+                })
+                .collect()
+        });
+        partial.iter().for_each(|sum| add(sum, out));
+        Ok(())
+    }
+
+    fn repeat_steps(&self, lanes: Lanes, x: &Vec<f32>, out: &mut Vec<f32>) -> Result<()> {
+        check_len("repeat_steps", "x", x.len(), lanes.batch * lanes.width)?;
+        check_len("repeat_steps", "out", out.len(), lanes.len())?;
+        if lanes.is_empty() {
+            return Ok(());
+        }
+        self.install(|| {
+            let samples = out.par_chunks_mut(lanes.steps * lanes.width).zip(x.par_chunks(lanes.width));
+            samples.for_each(|(out, x)| out.chunks_mut(lanes.width).for_each(|row| row.copy_from_slice(x)));
+        });
+        Ok(())
+    }
+
+    fn sum_steps(&self, lanes: Lanes, x: &Vec<f32>, out: &mut Vec<f32>) -> Result<()> {
+        check_len("sum_steps", "x", x.len(), lanes.len())?;
+        check_len("sum_steps", "out", out.len(), lanes.batch * lanes.width)?;
+        out.fill(0.0);
+        if lanes.is_empty() {
+            return Ok(());
+        }
+        self.install(|| {
+            let samples = out.par_chunks_mut(lanes.width).zip(x.par_chunks(lanes.steps * lanes.width));
+            samples.for_each(|(out, x)| x.chunks_exact(lanes.width).for_each(|row| add(row, out)));
+        });
+        Ok(())
+    }
+
+    fn add_bias(&self, rows: usize, bias: &Vec<f32>, x: &mut Vec<f32>) -> Result<()> {
+        check_len("add_bias", "x", x.len(), rows * bias.len())?;
+        if bias.is_empty() {
+            return Ok(());
+        }
+        self.install(|| {
+            x.par_chunks_mut(64 * bias.len()).for_each(|rows| rows.chunks_exact_mut(bias.len()).for_each(|r| add(bias, r)));
+        });
+        Ok(())
+    }
+
+    fn add_assign(&self, x: &Vec<f32>, y: &mut Vec<f32>) -> Result<()> {
+        check_len("add_assign", "x", x.len(), y.len())?;
+        self.install(|| y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).for_each(|(y, x)| add(x, y)));
+        Ok(())
+    }
+
+    fn conv_spikes(
+        &self,
+        conv: &Conv,
+        spikes: &Spikes,
+        weight: &Vec<f32>,
+        bias: Option<&Vec<f32>>,
+        out: &mut Vec<f32>,
+    ) -> Result<()> {
+        conv::spikes_forward(self, conv, spikes, weight, bias.map(Vec::as_slice), out)
+    }
+
+    fn conv_spikes_weight_grad(
+        &self,
+        conv: &Conv,
+        spikes: &Spikes,
+        grad: &Vec<f32>,
+        grad_weight: &mut Vec<f32>,
+    ) -> Result<()> {
+        conv::spikes_weight_grad(self, conv, spikes, grad, grad_weight)
+    }
+
+    fn conv_dense(
+        &self,
+        conv: &Conv,
+        rows: usize,
+        input: &Vec<f32>,
+        weight: &Vec<f32>,
+        bias: Option<&Vec<f32>>,
+        out: &mut Vec<f32>,
+    ) -> Result<()> {
+        conv::dense_forward(self, conv, rows, input, weight, bias.map(Vec::as_slice), out)
+    }
+
+    fn conv_dense_weight_grad(
+        &self,
+        conv: &Conv,
+        rows: usize,
+        input: &Vec<f32>,
+        grad: &Vec<f32>,
+        grad_weight: &mut Vec<f32>,
+    ) -> Result<()> {
+        conv::dense_weight_grad(self, conv, rows, input, grad, grad_weight)
+    }
+
+    fn conv_input_grad(
+        &self,
+        conv: &Conv,
+        rows: usize,
+        grad: &Vec<f32>,
+        weight: &Vec<f32>,
+        grad_input: &mut Vec<f32>,
+    ) -> Result<()> {
+        conv::input_grad(self, conv, rows, grad, weight, grad_input)
+    }
+
+    fn pool_spikes(&self, pool: &Pool, spikes: &Spikes, out: &mut Spikes) -> Result<()> {
+        pool::forward(self, pool, spikes, out)
+    }
+
+    fn pool_spikes_grad(&self, pool: &Pool, spikes: &Spikes, grad: &Vec<f32>, grad_input: &mut Vec<f32>) -> Result<()> {
+        pool::backward(self, pool, spikes, grad, grad_input)
+    }
+
+    fn reduce_time(
+        &self,
+        reduction: TimeReduction,
+        lanes: Lanes,
+        x: &Vec<f32>,
+        out: &mut Vec<f32>,
+        at: &mut Vec<u32>,
+    ) -> Result<()> {
+        check_len("reduce_time", "at", at.len(), lanes.batch * lanes.width)?;
+        if reduction == TimeReduction::Sum || lanes.is_empty() {
+            at.fill(0);
+            return self.sum_steps(lanes, x, out);
+        }
+        check_len("reduce_time", "x", x.len(), lanes.len())?;
+        check_len("reduce_time", "out", out.len(), lanes.batch * lanes.width)?;
+        self.install(|| {
+            let samples = out.par_chunks_mut(lanes.width).zip(at.par_chunks_mut(lanes.width));
+            samples.zip(x.par_chunks(lanes.steps * lanes.width)).for_each(|((out, at), x)| {
+                out.copy_from_slice(&x[..lanes.width]);
+                at.fill(0);
+                for (t, row) in x.chunks_exact(lanes.width).enumerate().skip(1) {
+                    for ((best, at), &v) in out.iter_mut().zip(at.iter_mut()).zip(row) {
+                        if v > *best {
+                            (*best, *at) = (v, t as u32);
+                        }
+                    }
+                }
+            });
+        });
+        Ok(())
+    }
+
+    fn reduce_time_grad(
+        &self,
+        reduction: TimeReduction,
+        lanes: Lanes,
+        grad: &Vec<f32>,
+        at: &Vec<u32>,
+        grad_x: &mut Vec<f32>,
+    ) -> Result<()> {
+        if reduction == TimeReduction::Sum {
+            return self.repeat_steps(lanes, grad, grad_x);
+        }
+        check_len("reduce_time", "grad", grad.len(), lanes.batch * lanes.width)?;
+        check_len("reduce_time", "at", at.len(), lanes.batch * lanes.width)?;
+        check_len("reduce_time", "grad_x", grad_x.len(), lanes.len())?;
+        self.fill(grad_x, 0.0)?;
+        for (lane, (&g, &t)) in grad.iter().zip(at).enumerate() {
+            let (b, n) = (lane / lanes.width, lane % lanes.width);
+            grad_x[(b * lanes.steps + t as usize) * lanes.width + n] = g;
+        }
+        Ok(())
+    }
+
+    fn softmax_cross_entropy(
+        &self,
+        classes: usize,
+        logits: &Vec<f32>,
+        targets: &Vec<u32>,
+        losses: &mut Vec<f32>,
+        grad: &mut Vec<f32>,
+    ) -> Result<()> {
+        const OP: &str = "softmax_cross_entropy";
+        check_len(OP, "logits", logits.len(), targets.len() * classes)?;
+        check_len(OP, "losses", losses.len(), targets.len())?;
+        check_len(OP, "grad", grad.len(), logits.len())?;
+        let scale = 1.0 / targets.len() as f32;
+        for (b, &target) in targets.iter().enumerate() {
+            if target as usize >= classes {
+                return Err(Error::Unit { op: OP, unit: target, width: classes });
+            }
+            let row = &logits[b * classes..(b + 1) * classes];
+            let grad = &mut grad[b * classes..(b + 1) * classes];
+            let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let mut sum = 0.0;
+            for (g, &x) in grad.iter_mut().zip(row) {
+                *g = (x - top).exp();
+                sum += *g;
+            }
+            losses[b] = sum.ln() - (row[target as usize] - top);
+            grad.iter_mut().for_each(|g| *g *= scale / sum);
+            grad[target as usize] -= scale;
+        }
+        Ok(())
+    }
+}
+
+/// `y += x` on one thread.
+pub(crate) fn add(x: &[f32], y: &mut [f32]) {
+    simd::run(
+        #[inline(always)]
+        || y.iter_mut().zip(x).for_each(|(y, &x)| *y += x),
+    );
+}

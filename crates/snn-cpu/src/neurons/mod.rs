@@ -1,0 +1,253 @@
+//! Fused linear-time scans of the neuron families, forward and reverse: one file each, as in [`snn_core::neurons`].
+
+pub mod block;
+pub mod lif;
+
+use rayon::prelude::*;
+use snn_core::backend::{Leak, LeakGrad};
+use snn_core::error::{Result, check_len};
+use snn_core::{Lanes, Spikes, Surrogate};
+
+use crate::memory::Cpu;
+
+/// Neurons that a scan takes at a time: all rows of its state stay in the first-level cache.
+pub(crate) const TILE: usize = 1024;
+
+/// "No spike yet" in the spike times of a scan; larger than every step.
+pub(crate) const SILENT: u32 = u32::MAX;
+
+/// Checks the buffers that all scans share and gives the clamped decay of every neuron.
+pub(crate) fn decays(op: &'static str, lanes: Lanes, leak: &Leak<'_, Cpu>, state: usize) -> Result<Vec<f32>> {
+    check_len(op, "state", state, lanes.len())?;
+    if let Some(v) = leak.initial {
+        check_len(op, "initial", v.len(), lanes.batch * lanes.width)?;
+    }
+    if leak.beta_raw.len() == 1 {
+        return Ok(vec![leak.beta_raw[0].clamp(0.0, 1.0); lanes.width]);
+    }
+    check_len(op, "beta", leak.beta_raw.len(), lanes.width)?;
+    Ok(leak.beta_raw.iter().map(|b| b.clamp(0.0, 1.0)).collect())
+}
+
+/// What a scan's reverse pass sees of one sample and one tile of neurons.
+///
+/// Rows of `state` and `grad` are `stride` apart; all other slices hold one entry per neuron of the tile.
+#[derive(Debug)]
+pub(crate) struct Tile<'a> {
+    pub(crate) steps: usize,
+    pub(crate) stride: usize,
+    /// Offset of the tile in a row.
+    pub(crate) at: usize,
+    pub(crate) beta: &'a [f32],
+    pub(crate) state: &'a [f32],
+    pub(crate) grad: &'a mut [f32],
+    pub(crate) grad_membrane: Option<&'a [f32]>,
+    /// Receives the gradient on the decay, before the clamp mask.
+    pub(crate) grad_beta: &'a mut [f32],
+    /// Receives the gradient on the current at step 0.
+    pub(crate) first: &'a mut [f32],
+    /// Receives the gradient on the current summed over time.
+    pub(crate) sum: &'a mut [f32],
+}
+
+impl Tile<'_> {
+    pub(crate) fn width(&self) -> usize {
+        self.beta.len()
+    }
+}
+
+/// Cuts a reverse pass into samples and tiles, runs `scan` on each, and writes the gradients of the leak.
+///
+/// `scan` fills `grad_beta` without the term of the initial membrane, `first` and `sum`; `first_decays` says whether
+/// the initial membrane enters step 0 multiplied by the decay.
+#[expect(clippy::too_many_arguments, reason = "the arguments of every `family_backward`, and what to do with them")]
+pub(crate) fn reverse_tiles(
+    op: &'static str,
+    cpu: &Cpu,
+    lanes: Lanes,
+    leak: &Leak<'_, Cpu>,
+    state: &[f32],
+    grad: &mut [f32],
+    leak_grad: LeakGrad<'_, Cpu>,
+    first_decays: bool,
+    scan: impl Fn(Tile<'_>) + Sync,
+) -> Result<()> {
+    let betas = decays(op, lanes, leak, state.len())?;
+    check_len(op, "grad", grad.len(), lanes.len())?;
+    let LeakGrad { membrane, beta, initial, current_sum } = leak_grad;
+    if let Some(m) = membrane {
+        check_len(op, "grad_membrane", m.len(), lanes.len())?;
+    }
+    let lane_count = lanes.batch * lanes.width;
+    for (arg, buffer) in [("grad_beta", &beta), ("grad_initial", &initial), ("current_sum", &current_sum)] {
+        if let Some(b) = buffer {
+            check_len(op, arg, b.len(), lane_count)?;
+        }
+    }
+    if lanes.is_empty() {
+        return Ok(());
+    }
+    let (mut no_beta, mut no_first, mut no_sum) = (Vec::new(), Vec::new(), Vec::new());
+    let or_scratch = |wanted: Option<&mut Vec<f32>>, own: &mut Vec<f32>| match wanted {
+        Some(buffer) => std::mem::take(buffer),
+        None => {
+            own.resize(lane_count, 0.0);
+            std::mem::take(own)
+        }
+    };
+    let (mut beta, mut initial, mut current_sum) = (beta, initial, current_sum);
+    let mut grad_beta = or_scratch(beta.as_deref_mut(), &mut no_beta);
+    let mut first = or_scratch(initial.as_deref_mut(), &mut no_first);
+    let mut sum = or_scratch(current_sum.as_deref_mut(), &mut no_sum);
+
+    let (sample, width) = (lanes.steps * lanes.width, lanes.width);
+    let raw = |n: usize| if leak.beta_raw.len() == 1 { leak.beta_raw[0] } else { leak.beta_raw[n] };
+    cpu.install(|| {
+        let per_sample = grad
+            .par_chunks_mut(sample)
+            .zip(grad_beta.par_chunks_mut(width))
+            .zip(first.par_chunks_mut(width).zip(sum.par_chunks_mut(width)));
+        per_sample.enumerate().for_each(|(b, ((grad, grad_beta), (first, sum)))| {
+            let start = leak.initial.map(|v| &v[b * width..(b + 1) * width]);
+            for at in (0..width).step_by(TILE) {
+                let cut = at..(at + TILE).min(width);
+                scan(Tile {
+                    steps: lanes.steps,
+                    stride: width,
+                    at,
+                    beta: &betas[cut.clone()],
+                    state: &state[b * sample..(b + 1) * sample],
+                    grad,
+                    grad_membrane: membrane.map(|m| &m[b * sample..(b + 1) * sample]),
+                    grad_beta: &mut grad_beta[cut.clone()],
+                    first: &mut first[cut.clone()],
+                    sum: &mut sum[cut],
+                });
+            }
+            for n in 0..width {
+                if let (true, Some(v)) = (first_decays, start) {
+                    grad_beta[n] += first[n] * v[n];
+                }
+                grad_beta[n] *= snn_core::neurons::clamp_mask(raw(n));
+                if first_decays {
+                    first[n] *= betas[n];
+                }
+            }
+        });
+    });
+    for (wanted, got) in [(beta, grad_beta), (initial, first), (current_sum, sum)] {
+        if let Some(buffer) = wanted {
+            *buffer = got;
+        }
+    }
+    Ok(())
+}
+
+/// Calls `$scan` with the slope of the surrogate as a closure, so that each surrogate gets its own vectorised loop.
+macro_rules! with_slope {
+    ($surrogate:expr, $slope:ident => $body:expr) => {
+        match $surrogate {
+            s @ snn_core::Surrogate::FastSigmoid { .. } => {
+                let $slope = $crate::neurons::slope_fn(
+                    #[inline(always)]
+                    move |u| $crate::neurons::fast_sigmoid(s, u),
+                );
+                $body
+            }
+            s => {
+                let $slope = $crate::neurons::slope_fn(
+                    #[inline(always)]
+                    move |u| s.slope(u),
+                );
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_slope;
+
+/// Gives a closure back: a place for its `#[inline(always)]`, which `let` does not take.
+pub(crate) fn slope_fn<F: Fn(f32) -> f32 + Copy + Sync>(slope: F) -> F {
+    slope
+}
+
+/// The fast sigmoid alone, so that the other surrogates' code stays out of the loop.
+#[inline(always)]
+pub(crate) fn fast_sigmoid(surrogate: Surrogate, u: f32) -> f32 {
+    match surrogate {
+        Surrogate::FastSigmoid { scale } => {
+            let d = scale as f32 * u.abs() + 1.0;
+            1.0 / (d * d)
+        }
+        other => other.slope(u),
+    }
+}
+
+/// Turns the spike time of every lane, `[B, N]` with [`SILENT`] for none, into row lists.
+pub(crate) fn spikes_from_times(cpu: &Cpu, lanes: Lanes, times: &[u32], out: &mut Spikes) {
+    let mut lengths = vec![0_u32; lanes.rows()];
+    cpu.install(|| {
+        let per_sample = lengths.par_chunks_mut(lanes.steps.max(1)).zip(times.par_chunks(lanes.width.max(1)));
+        per_sample.for_each(|(lengths, times)| {
+            times.iter().filter(|&&t| t != SILENT).for_each(|&t| lengths[t as usize] += 1);
+        });
+    });
+    fill_rows(cpu, lanes, &lengths, out, |b, offsets, units| {
+        let mut next: Vec<usize> = offsets[..lanes.steps].iter().map(|o| o - offsets[0]).collect();
+        for (n, &t) in times[b * lanes.width..(b + 1) * lanes.width].iter().enumerate() {
+            if t != SILENT {
+                units[next[t as usize]] = n as u32;
+                next[t as usize] += 1;
+            }
+        }
+    });
+}
+
+/// Words of one row of spike bits.
+pub(crate) const fn words(width: usize) -> usize {
+    width.div_ceil(32)
+}
+
+/// Turns spike bits `[B, T, words(N)]` into row lists.
+pub(crate) fn spikes_from_bits(cpu: &Cpu, lanes: Lanes, bits: &[u32], out: &mut Spikes) {
+    let row_words = words(lanes.width);
+    let mut lengths = vec![0_u32; lanes.rows()];
+    cpu.install(|| {
+        let rows = lengths.par_iter_mut().with_min_len(64).zip(bits.par_chunks(row_words.max(1)));
+        rows.for_each(|(length, row)| *length = row.iter().map(|w| w.count_ones()).sum());
+    });
+    fill_rows(cpu, lanes, &lengths, out, |b, _, units| {
+        let mut units = units.iter_mut();
+        let sample = &bits[b * lanes.steps * row_words..(b + 1) * lanes.steps * row_words];
+        for row in sample.chunks(row_words.max(1)) {
+            for (w, &word) in row.iter().enumerate() {
+                let mut rest = word;
+                while rest != 0 {
+                    if let Some(unit) = units.next() {
+                        *unit = (w * 32) as u32 + rest.trailing_zeros();
+                    }
+                    rest &= rest - 1;
+                }
+            }
+        }
+    });
+}
+
+/// Lays the rows out by their lengths and lets `fill(sample, offsets, units)` write each sample's units.
+fn fill_rows(
+    cpu: &Cpu,
+    lanes: Lanes,
+    lengths: &[u32],
+    out: &mut Spikes,
+    fill: impl Fn(usize, &[usize], &mut [u32]) + Sync,
+) {
+    let (offsets, mut units) = out.reserve(lanes, lengths.iter().map(|&n| n as usize));
+    let mut samples = Vec::with_capacity(lanes.batch);
+    for b in 0..lanes.batch {
+        let bounds = &offsets[b * lanes.steps..=(b + 1) * lanes.steps];
+        let (head, tail) = units.split_at_mut(bounds[lanes.steps] - bounds[0]);
+        units = tail;
+        samples.push((b, bounds, head));
+    }
+    cpu.install(|| samples.into_par_iter().for_each(|(b, bounds, units)| fill(b, bounds, units)));
+}
