@@ -79,6 +79,12 @@ pub trait Layer<B: Backend>: Debug + Send {
     /// The output of the last `forward`.
     fn output(&self) -> &Activity<B>;
 
+    /// The spikes that the layer's own neurons fired in the last `forward`, if it has any: what activity counts and
+    /// health reports look at. Differs from the output where a skip connection adds to it.
+    fn spikes(&self) -> Option<&B::Spikes> {
+        None
+    }
+
     /// Computes the gradients of the parameters and, if `grad_input` is given, of the input.
     ///
     /// `grad_output` may be used as scratch: its contents are unspecified afterwards.

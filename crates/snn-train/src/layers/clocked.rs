@@ -1,0 +1,167 @@
+//! A spiking layer of a clocked model: a projection and a population of neurons, fused in one buffer.
+//!
+//! The projection writes the current into a buffer, the cell turns it into its state in place, and the backward pass
+//! reads it from there: one array `[B, T, N]` per layer is all that training keeps.
+
+use snn_core::{Activity, Backend, Kind, Lanes, Layer, Mode, Parameter, Result, Signal, Tensor};
+
+use super::{Cell, Projection};
+
+/// A projection followed by neurons.
+#[derive(Debug)]
+pub struct Clocked<B: Backend> {
+    input: Signal,
+    output: Signal,
+    projection: Box<dyn Projection<B>>,
+    cell: Box<dyn Cell<B>>,
+    skip: bool,
+    state: Tensor<B>,
+    sums: B::Buffer<B::Real>,
+    // With a skip connection: the neurons' own spikes, before the input is added.
+    own: B::Spikes,
+    given: Activity<B>,
+    // For an input that is the same at every step: its current, computed once.
+    once: Tensor<B>,
+}
+
+impl<B: Backend> Clocked<B> {
+    /// Puts the two halves together.
+    ///
+    /// # Errors
+    ///
+    /// If the device has no memory left.
+    pub fn new(
+        device: &B,
+        input: Signal,
+        output: Signal,
+        projection: Box<dyn Projection<B>>,
+        cell: Box<dyn Cell<B>>,
+        skip: bool,
+    ) -> Result<Self> {
+        Ok(Self {
+            input,
+            output,
+            projection,
+            cell,
+            skip,
+            state: Tensor::zeros(device, &[0])?,
+            sums: device.zeros(0)?,
+            own: device.spikes(),
+            given: Activity::Spikes(device.spikes()),
+            once: Tensor::zeros(device, &[0])?,
+        })
+    }
+
+    fn lanes(&self, device: &B, input: &Activity<B>) -> Lanes {
+        let batch = match input {
+            Activity::Spikes(s) => device.spike_lanes(s).batch,
+            Activity::Sequence(x) | Activity::Values(x) | Activity::Times(x) => x.shape[0],
+            Activity::Trains(t) => t.times.shape[0],
+        };
+        self.output.lanes(batch)
+    }
+}
+
+impl<B: Backend> Layer<B> for Clocked<B> {
+    fn name(&self) -> String {
+        let skip = if self.skip { " + skip" } else { "" };
+        if self.output.map.height == 1 {
+            format!("{} {} -> {}{skip}", self.cell.name(), self.input.width(), self.output.width())
+        } else {
+            format!("{} {} -> {}{skip}", self.cell.name(), self.input.map, self.output.map)
+        }
+    }
+
+    fn input(&self) -> Signal {
+        self.input
+    }
+
+    fn output_signal(&self) -> Signal {
+        self.output
+    }
+
+    fn forward(&mut self, device: &B, input: &Activity<B>, _: Mode) -> Result<()> {
+        let lanes = self.lanes(device, input);
+        self.state.resize(device, &[lanes.batch, lanes.steps, lanes.width])?;
+        if let Activity::Values(_) = input {
+            self.once.resize(device, &[lanes.batch, lanes.width])?;
+            self.projection.forward(device, input, lanes.batch, &mut self.once.data)?;
+            device.repeat_steps(lanes, &self.once.data, &mut self.state.data)?;
+        } else {
+            self.projection.forward(device, input, lanes.rows(), &mut self.state.data)?;
+        }
+        let Activity::Spikes(given) = &mut self.given else {
+            return Err(self.given.unwanted("the layer's output", Kind::Spikes));
+        };
+        if self.skip {
+            self.cell.forward(device, lanes, &mut self.state.data, &mut self.own)?;
+            device.add_spikes(&self.own, input.spikes("a skip connection")?, given)
+        } else {
+            self.cell.forward(device, lanes, &mut self.state.data, given)
+        }
+    }
+
+    fn output(&self) -> &Activity<B> {
+        &self.given
+    }
+
+    fn spikes(&self) -> Option<&B::Spikes> {
+        match &self.given {
+            _ if self.skip => Some(&self.own),
+            Activity::Spikes(s) => Some(s),
+            _ => None,
+        }
+    }
+
+    fn backward(
+        &mut self,
+        device: &B,
+        input: &Activity<B>,
+        grad_output: &mut Tensor<B>,
+        grad_input: Option<&mut Tensor<B>>,
+    ) -> Result<()> {
+        let lanes = self.lanes(device, input);
+        device.resize(&mut self.sums, lanes.batch * lanes.width)?;
+        // The gradient on the sum reaches the skipped input unchanged; it is added at the end, because the cell
+        // overwrites it.
+        let skipped = if self.skip && grad_input.is_some() {
+            let mut copy = Tensor::zeros(device, &grad_output.shape)?;
+            device.copy(&grad_output.data, &mut copy.data)?;
+            Some(copy)
+        } else {
+            None
+        };
+        self.cell.backward(device, lanes, &self.state.data, &mut grad_output.data, None, &mut self.sums)?;
+        let (rows, grad) = match input {
+            Activity::Values(_) => (lanes.batch, &self.sums),
+            _ => (lanes.rows(), &grad_output.data),
+        };
+        match (grad_input, skipped) {
+            (Some(grad_input), Some(skipped)) => {
+                self.projection.backward(device, input, rows, grad, &self.sums, Some(&mut *grad_input))?;
+                device.add_assign(&skipped.data, &mut grad_input.data)
+            }
+            (grad_input, _) => self.projection.backward(device, input, rows, grad, &self.sums, grad_input),
+        }
+    }
+
+    fn parameters(&self) -> Vec<&Parameter<B>> {
+        let mut all: Vec<_> = self.projection.parameters().into();
+        all.extend(self.cell.parameters());
+        all
+    }
+
+    fn parameters_mut(&mut self) -> Vec<&mut Parameter<B>> {
+        let mut all: Vec<_> = self.projection.parameters_mut().into();
+        all.extend(self.cell.parameters_mut());
+        all
+    }
+
+    fn activity_bytes(&self, batch: usize, mode: Mode) -> usize {
+        let real = size_of::<B::Real>();
+        let lanes = self.output.lanes(batch);
+        // State, spikes of at most one in ten lanes, and for training three rows per sample.
+        let rows = if mode == Mode::Train { 3 } else { 0 };
+        lanes.len() * real + lanes.rows() * size_of::<usize>() + rows * batch * lanes.width * real
+    }
+}

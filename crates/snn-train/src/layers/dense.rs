@@ -1,0 +1,75 @@
+//! Dense projection: every input to every neuron, bias at every step.
+
+use snn_core::backend::Gemm;
+use snn_core::{Activity, Backend, Kind, Parameter, Result, Tensor};
+
+use super::{Projection, init};
+use crate::config::Init;
+
+/// Weights `[M, N]` (inputs by outputs) and a bias `[N]`.
+#[derive(Debug)]
+pub struct Dense<B: Backend> {
+    inputs: usize,
+    outputs: usize,
+    weight: Parameter<B>,
+    bias: Parameter<B>,
+}
+
+impl<B: Backend> Dense<B> {
+    /// A projection with fresh weights.
+    ///
+    /// # Errors
+    ///
+    /// If the device has no memory left.
+    pub fn new(device: &B, inputs: usize, outputs: usize, init: Init, seed: (u64, usize)) -> Result<Self> {
+        let weight = init::weights(device, init, &[inputs, outputs], (inputs, outputs), seed)?;
+        Ok(Self { inputs, outputs, weight, bias: init::bias(device, outputs)? })
+    }
+}
+
+impl<B: Backend> Projection<B> for Dense<B> {
+    fn forward(&mut self, device: &B, input: &Activity<B>, rows: usize, current: &mut B::Buffer<B::Real>) -> Result<()> {
+        let (weight, bias) = (&self.weight.value.data, &self.bias.value.data);
+        match input {
+            Activity::Spikes(spikes) => device.spikes_gemm(spikes, self.outputs, weight, Some(bias), current),
+            Activity::Sequence(x) | Activity::Values(x) => {
+                device.gemm(Gemm::new(rows, self.outputs, self.inputs), &x.data, weight, current)?;
+                device.add_bias(rows, bias, current)
+            }
+            other => Err(other.unwanted("dense", Kind::Spikes)),
+        }
+    }
+
+    fn backward(
+        &mut self,
+        device: &B,
+        input: &Activity<B>,
+        rows: usize,
+        grad: &B::Buffer<B::Real>,
+        sums: &B::Buffer<B::Real>,
+        grad_input: Option<&mut Tensor<B>>,
+    ) -> Result<()> {
+        let (m, n) = (self.inputs, self.outputs);
+        let grad_weight = &mut self.weight.grad.data;
+        match input {
+            Activity::Spikes(spikes) => device.spikes_gemm_weight_grad(spikes, n, grad, grad_weight)?,
+            Activity::Sequence(x) | Activity::Values(x) => {
+                device.gemm(Gemm::new(m, n, rows).a_transposed(), &x.data, grad, grad_weight)?;
+            }
+            other => return Err(other.unwanted("dense", Kind::Spikes)),
+        }
+        device.sum_rows(device.len(sums) / n, n, sums, &mut self.bias.grad.data)?;
+        if let Some(grad_input) = grad_input {
+            device.gemm(Gemm::new(rows, m, n).b_transposed(), grad, &self.weight.value.data, &mut grad_input.data)?;
+        }
+        Ok(())
+    }
+
+    fn parameters(&self) -> [&Parameter<B>; 2] {
+        [&self.weight, &self.bias]
+    }
+
+    fn parameters_mut(&mut self) -> [&mut Parameter<B>; 2] {
+        [&mut self.weight, &mut self.bias]
+    }
+}

@@ -1,0 +1,27 @@
+//! Training: everything between a backend's operations and a result.
+//!
+//! * [`config`] — an experiment as data, checked in one place; [`presets`] — every published one.
+//! * [`layers`], [`stack`] — models, built from a config, generic over [`snn_core::Backend`].
+//! * [`losses`], [`optim`], [`schedule`] — what closes the loop; [`trainer`] — the loop itself.
+//! * [`checkpoint`] — atomic, resumed with the same bits; [`log`](mod@log) — JSON lines and TensorBoard.
+//! * [`health`] — silent, saturated and exploding layers, with a hint on what to change.
+//!
+//! No argument parsing and no printing: a run reports to an [`Observer`].
+
+pub mod checkpoint;
+pub mod config;
+pub mod error;
+pub mod health;
+pub mod layers;
+pub mod log;
+pub mod losses;
+pub mod optim;
+pub mod presets;
+pub mod schedule;
+pub mod stack;
+pub mod trainer;
+
+pub use config::Experiment;
+pub use error::{Error, Result};
+pub use stack::Stack;
+pub use trainer::{Observer, RunOptions, Summary, evaluate, run};

@@ -1,0 +1,136 @@
+//! Optimisers: moments and step counts; the update itself is the backend's.
+
+use snn_core::Backend;
+use snn_core::backend::{Update, UpdateRule, UpdateSlot};
+
+use crate::config::{OptimiserConfig, OptimiserKind};
+use crate::error::Result;
+use crate::stack::Stack;
+
+/// The state of an optimiser over the learnable parameters of a stack.
+#[derive(Debug)]
+pub struct Optimiser<B: Backend> {
+    config: OptimiserConfig,
+    step: u64,
+    moments: Vec<Moments<B>>,
+}
+
+/// The two moments of one parameter.
+#[derive(Debug)]
+pub struct Moments<B: Backend> {
+    /// First moment or velocity.
+    pub first: B::Buffer<B::Real>,
+    /// Second moment or infinity norm.
+    pub second: B::Buffer<B::Real>,
+}
+
+impl<B: Backend> Optimiser<B> {
+    /// A fresh optimiser for the learnable parameters of `stack`.
+    ///
+    /// # Errors
+    ///
+    /// If the device has no memory left.
+    pub fn new(device: &B, config: OptimiserConfig, stack: &Stack<B>) -> Result<Self> {
+        let moments = stack
+            .parameters()
+            .filter(|(_, p)| p.learnable)
+            .map(|(_, p)| Ok(Moments { first: device.zeros(p.value.len())?, second: device.zeros(p.value.len())? }))
+            .collect::<Result<_>>()?;
+        Ok(Self { config, step: 0, moments })
+    }
+
+    /// Forgets moments and steps.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails.
+    pub fn reset(&mut self, device: &B) -> Result<()> {
+        self.step = 0;
+        for m in &mut self.moments {
+            device.fill(&mut m.first, Default::default())?;
+            device.fill(&mut m.second, Default::default())?;
+        }
+        Ok(())
+    }
+
+    /// Steps taken.
+    #[must_use]
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Continues at a step, for resuming.
+    pub fn set_step(&mut self, step: u64) {
+        self.step = step;
+    }
+
+    /// The moments, in the order of the learnable parameters.
+    #[must_use]
+    pub fn moments(&self) -> &[Moments<B>] {
+        &self.moments
+    }
+
+    /// The moments, to be restored.
+    pub fn moments_mut(&mut self) -> &mut [Moments<B>] {
+        &mut self.moments
+    }
+
+    /// Takes one step with the gradients that the stack holds.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails.
+    pub fn update(&mut self, device: &B, stack: &mut Stack<B>, learning_rate: f64) -> Result<()> {
+        self.step += 1;
+        let c = &self.config;
+        let rule = match c.kind {
+            OptimiserKind::Sgd => UpdateRule::Sgd { momentum: c.momentum, nesterov: c.nesterov },
+            OptimiserKind::Adam => UpdateRule::Adam { beta1: c.beta1, beta2: c.beta2, eps: c.eps, decoupled: false },
+            OptimiserKind::AdamW => UpdateRule::Adam { beta1: c.beta1, beta2: c.beta2, eps: c.eps, decoupled: true },
+            OptimiserKind::Adamax => UpdateRule::Adamax { beta1: c.beta1, beta2: c.beta2, eps: c.eps },
+        };
+        let update = Update { rule, learning_rate, weight_decay: c.weight_decay, step: self.step };
+        let mut slots: Vec<_> = stack
+            .parameters_mut()
+            .filter(|p| p.learnable)
+            .zip(&mut self.moments)
+            .map(|(p, m)| UpdateSlot {
+                value: &mut p.value.data,
+                grad: &p.grad.data,
+                first: &mut m.first,
+                second: &mut m.second,
+                decays: p.decays,
+            })
+            .collect();
+        device.update(&update, &mut slots)?;
+        Ok(())
+    }
+}
+
+/// Scales the gradients of all learnable parameters down to a common norm of `limit`; gives their norm before.
+///
+/// # Errors
+///
+/// If the device fails.
+pub fn clip_norm<B: Backend>(device: &B, stack: &mut Stack<B>, limit: f64) -> Result<f64> {
+    let norm = gradient_norm(device, stack)?;
+    if norm > limit {
+        for p in stack.parameters_mut().filter(|p| p.learnable) {
+            device.scale(limit / norm, &mut p.grad.data)?;
+        }
+    }
+    Ok(norm)
+}
+
+/// The common norm of the gradients of all learnable parameters.
+///
+/// # Errors
+///
+/// If the device fails.
+pub fn gradient_norm<B: Backend>(device: &B, stack: &Stack<B>) -> Result<f64> {
+    let mut sum = 0.0;
+    for (_, p) in stack.parameters().filter(|(_, p)| p.learnable) {
+        sum += device.sum_of_squares(&p.grad.data)?;
+    }
+    Ok(sum.sqrt())
+}

@@ -1,0 +1,102 @@
+//! Every published experiment by name; a name begins with its system.
+
+mod block;
+
+use serde::Serialize;
+
+use crate::config::{Experiment, nearest};
+use crate::error::{Error, Result};
+
+/// A published experiment.
+#[derive(Debug, Clone, Serialize)]
+pub struct Preset {
+    /// The name, as in `snn train NAME`.
+    pub name: String,
+    /// What it is, in a line.
+    pub title: String,
+    /// The published result, if there is one.
+    pub published: Option<Published>,
+    /// The experiment.
+    pub experiment: Experiment,
+}
+
+/// A published result: means and deviations over runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Published {
+    /// Test accuracy, per cent.
+    pub accuracy: f64,
+    /// Its standard deviation, where several runs were published.
+    pub accuracy_sd: Option<f64>,
+    /// Hidden spikes per test sample.
+    pub spikes: Option<f64>,
+    /// Their standard deviation.
+    pub spikes_sd: Option<f64>,
+    /// Seconds of an epoch on the published hardware, one NVIDIA A100.
+    pub epoch_seconds: Option<f64>,
+}
+
+/// All presets, by system and data set.
+#[must_use]
+pub fn all() -> Vec<Preset> {
+    block::presets()
+}
+
+/// The preset of that name.
+///
+/// # Errors
+///
+/// [`Error::Config`] naming the nearest.
+pub fn find(name: &str) -> Result<Preset> {
+    let presets = all();
+    if let Some(found) = presets.iter().find(|p| p.name == name) {
+        return Ok(found.clone());
+    }
+    let hint = nearest(name, presets.iter().map(|p| p.name.as_str()));
+    Err(Error::config(name, format!("is no preset{hint}; `snn presets` lists them")))
+}
+
+#[cfg(test)]
+mod tests {
+    use snn_core::{Kind, Map, Signal};
+    use snn_cpu::Cpu;
+
+    use super::*;
+    use crate::Stack;
+
+    #[test]
+    fn names_are_unique_and_begin_with_the_system() {
+        let mut names: Vec<String> = all().into_iter().map(|p| p.name).collect();
+        assert!(names.iter().all(|n| n.starts_with("block-")));
+        names.sort();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn every_preset_survives_its_own_toml() {
+        for p in all() {
+            assert_eq!(Experiment::from_toml(&p.name, &p.experiment.to_toml()).unwrap(), p.experiment, "{}", p.name);
+        }
+    }
+
+    #[test]
+    fn nearest_preset_is_named() {
+        assert!(find("block-mnst").unwrap_err().to_string().contains("did you mean `block-mnist`"));
+    }
+
+    /// The published count of the MNIST model: weights, biases and decays of both layers.
+    #[test]
+    fn models_have_the_published_sizes() {
+        let cpu = Cpu::new(1).unwrap();
+        let count = |name: &str, input: Signal, classes: usize| {
+            let stack = Stack::build(&cpu, &find(name).unwrap().experiment.model, input, classes, 1).unwrap();
+            stack.parameters().map(|(_, p)| p.value.len()).sum::<usize>()
+        };
+        let mnist = Signal { kind: Kind::Spikes, steps: 100, map: Map::new(28, 28, 1) };
+        assert_eq!(count("block-mnist", mnist, 10), 784 * 800 + 800 + 800 + 800 * 10 + 10 + 10);
+        let convs = 25 * 32 + 32 + 25_088 + 25 * 32 * 64 + 64 + 12_544;
+        let dense = 3136 * 1000 + 1000 + 1000 + 1000 * 10 + 10 + 10;
+        assert_eq!(count("block-mnist-conv", Signal { steps: 8, ..mnist }, 10), convs + dense);
+    }
+}

@@ -1,0 +1,209 @@
+//! A model: a chain of layers, built from a config and checked before any data is read.
+
+use snn_core::neurons::block::{BlockNeuron, Start};
+use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
+use snn_core::{Activity, Backend, Conv, Kind, Layer, Mode, Parameter, Signal, Tensor};
+
+use crate::config::{LayerConfig, ModelConfig, NeuronConfig, NeuronModel, ResetPath};
+use crate::error::{Error, Result};
+use crate::layers::block::BlockCell;
+use crate::layers::conv::Convolution;
+use crate::layers::decay::Decay;
+use crate::layers::dense::Dense;
+use crate::layers::lif::LifCell;
+use crate::layers::{Cell, Clocked, PoolLayer, Projection, Readout};
+
+/// A chain of layers on a device.
+#[derive(Debug)]
+pub struct Stack<B: Backend> {
+    input: Signal,
+    layers: Vec<Box<dyn Layer<B>>>,
+    // Gradients on activities, two by turns: the layer in work reads one and fills the other.
+    grads: [Tensor<B>; 2],
+}
+
+impl<B: Backend> Stack<B> {
+    /// Builds the model for inputs of `input` and `classes` classes, with weights drawn from `seed`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Fit`] or [`Error::Config`] naming the layer, and what it takes and is given.
+    pub fn build(device: &B, config: &ModelConfig, input: Signal, classes: usize, seed: u64) -> Result<Self> {
+        let mut layers: Vec<Box<dyn Layer<B>>> = Vec::new();
+        let mut signal = input;
+        for (i, layer) in config.layers.iter().enumerate() {
+            let at = |e: snn_core::Error| Error::config(format!("model.layers.{i}"), e.to_string());
+            let (id, steps) = ((seed, i), signal.steps);
+            let built: Box<dyn Layer<B>> = match layer {
+                LayerConfig::Dense { width, neuron, init, skip } => {
+                    let output = Signal::flat(Kind::Spikes, steps, *width);
+                    if *skip && (signal.kind != Kind::Spikes || signal.width() != *width) {
+                        return Err(Error::Fit {
+                            first: format!("{} and the layer's own spikes", previous(i)),
+                            second: i,
+                            name: "skip".into(),
+                            takes: output.to_string(),
+                            gives: signal.to_string(),
+                        });
+                    }
+                    let dense = Dense::new(device, signal.width(), *width, *init, id).map_err(at)?;
+                    clocked(device, signal, output, Box::new(dense), neuron, *skip).map_err(at)?
+                }
+                LayerConfig::Conv { channels, kernel, stride, padding, neuron, init } => {
+                    let conv = Conv::new(signal.map, *channels, *kernel, *stride, *padding).map_err(|e| Error::Fit {
+                        first: previous(i),
+                        second: i,
+                        name: format!("conv {kernel}x{kernel}"),
+                        takes: format!("a map; {e}"),
+                        gives: signal.to_string(),
+                    })?;
+                    let output = Signal { kind: Kind::Spikes, steps, map: conv.output() };
+                    let conv = Convolution::new(device, conv, *init, id).map_err(at)?;
+                    clocked(device, signal, output, Box::new(conv), neuron, false).map_err(at)?
+                }
+                LayerConfig::Pool { window } => {
+                    let misfit = |takes: String| Error::Fit {
+                        first: previous(i),
+                        second: i,
+                        name: format!("pool {window}x{window}"),
+                        takes,
+                        gives: signal.to_string(),
+                    };
+                    if signal.kind != Kind::Spikes {
+                        return Err(misfit("spikes".into()));
+                    }
+                    let pool = PoolLayer::new(device, signal, *window).map_err(|e| misfit(format!("a map; {e}")))?;
+                    Box::new(pool)
+                }
+            };
+            signal = built.output_signal();
+            layers.push(built);
+        }
+        let last = layers.len();
+        if !matches!(signal.kind, Kind::Spikes | Kind::Sequence) {
+            return Err(Error::Fit {
+                first: previous(last),
+                second: last,
+                name: "readout".into(),
+                takes: "spikes: put a hidden layer before it".into(),
+                gives: signal.to_string(),
+            });
+        }
+        layers.push(Box::new(Readout::new(device, signal, classes, &config.readout, (seed, last))?));
+        let grads = [Tensor::zeros(device, &[0])?, Tensor::zeros(device, &[0])?];
+        Ok(Self { input, layers, grads })
+    }
+
+    /// What the model takes for one sample.
+    #[must_use]
+    pub fn input(&self) -> Signal {
+        self.input
+    }
+
+    /// The layers, from the input on.
+    pub fn layers(&self) -> impl ExactSizeIterator<Item = &dyn Layer<B>> {
+        self.layers.iter().map(|l| &**l)
+    }
+
+    /// All parameters with the index of their layer, in a fixed order.
+    pub fn parameters(&self) -> impl Iterator<Item = (usize, &Parameter<B>)> {
+        self.layers.iter().enumerate().flat_map(|(i, l)| l.parameters().into_iter().map(move |p| (i, p)))
+    }
+
+    /// All parameters in the same order, to be updated.
+    pub fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter<B>> {
+        self.layers.iter_mut().flat_map(|l| l.parameters_mut())
+    }
+
+    /// Runs the model; the output is [`Stack::output`].
+    ///
+    /// # Errors
+    ///
+    /// If the input does not fit or the device fails.
+    pub fn forward(&mut self, device: &B, input: &Activity<B>, mode: Mode) -> Result<()> {
+        for i in 0..self.layers.len() {
+            let (before, rest) = self.layers.split_at_mut(i);
+            let input = before.last().map_or(input, |l| l.output());
+            rest[0].forward(device, input, mode)?;
+        }
+        Ok(())
+    }
+
+    /// The output of the last forward pass.
+    #[must_use]
+    pub fn output(&self) -> &Activity<B> {
+        self.layers.last().expect("a stack has a readout").output()
+    }
+
+    /// Computes the gradients of all parameters from the gradient on the output.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails.
+    pub fn backward(&mut self, device: &B, input: &Activity<B>, grad_output: &Tensor<B>) -> Result<()> {
+        let [mut grad, mut next] = self.grads.each_mut();
+        grad.resize(device, &grad_output.shape)?;
+        device.copy(&grad_output.data, &mut grad.data)?;
+        for i in (0..self.layers.len()).rev() {
+            let (before, rest) = self.layers.split_at_mut(i);
+            let layer = &mut rest[0];
+            match before.last() {
+                None => layer.backward(device, input, grad, None)?,
+                Some(previous) => {
+                    let (batch, signal) = (grad.shape[0], layer.input());
+                    next.resize(device, &[batch, signal.steps, signal.width()])?;
+                    layer.backward(device, previous.output(), grad, Some(&mut *next))?;
+                }
+            }
+            std::mem::swap(&mut grad, &mut next);
+        }
+        Ok(())
+    }
+
+    /// Bytes on the device: parameters with their gradients, activities and caches of a batch.
+    #[must_use]
+    pub fn memory_bytes(&self, batch: usize, mode: Mode) -> usize {
+        let real = size_of::<B::Real>();
+        let parameters: usize = self.parameters().map(|(_, p)| 2 * p.value.len() * real).sum();
+        let activities: usize = self.layers.iter().map(|l| l.activity_bytes(batch, mode)).sum();
+        let hidden = self.layers.iter().skip(1).map(|l| l.input().lanes(batch).len() * real);
+        let grads: usize = match mode {
+            // The two largest of the gradients that take turns.
+            Mode::Train => {
+                let (even, odd): (Vec<_>, Vec<_>) = hidden.enumerate().partition(|(i, _)| i % 2 == 0);
+                let largest = |side: Vec<(usize, usize)>| side.into_iter().map(|(_, b)| b).max().unwrap_or(0);
+                largest(even) + largest(odd)
+            }
+            Mode::Evaluate => 0,
+        };
+        parameters + activities + grads
+    }
+}
+
+/// How messages call what comes before layer `i`.
+fn previous(i: usize) -> String {
+    i.checked_sub(1).map_or_else(|| "input".into(), |p| p.to_string())
+}
+
+fn clocked<B: Backend>(
+    device: &B,
+    input: Signal,
+    output: Signal,
+    projection: Box<dyn Projection<B>>,
+    neuron: &NeuronConfig,
+    skip: bool,
+) -> snn_core::Result<Box<dyn Layer<B>>> {
+    let decay = Decay::new(device, output.width(), neuron.beta, neuron.shared_beta, neuron.learn_beta)?;
+    let (surrogate, threshold) = (neuron.surrogate.into(), neuron.threshold);
+    let path = match neuron.reset_path {
+        ResetPath::Attached => Path::Attached,
+        ResetPath::Detached => Path::Detached,
+    };
+    let lif = |kind| LifNeuron { kind, surrogate, threshold };
+    let cell: Box<dyn Cell<B>> = match neuron.model {
+        NeuronModel::Block => Box::new(BlockCell::new(BlockNeuron { surrogate, threshold, start: Start::Decayed }, decay)),
+        NeuronModel::Single => Box::new(LifCell::new(lif(LifKind::Single { mask: path }), decay)),
+        NeuronModel::Multi => Box::new(LifCell::new(lif(LifKind::Multi { reset: path }), decay)),
+    };
+    Ok(Box::new(Clocked::new(device, input, output, projection, cell, skip)?))
+}

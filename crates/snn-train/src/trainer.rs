@@ -1,0 +1,637 @@
+//! The training loop: data in, weights and records out, resumable at any batch with the same bits.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use snn_core::{Activity, Backend, Kind, Mode, Real, Tensor};
+use snn_data::{Batch, Input, Loader, LoaderOptions, OpenOptions, Pipeline, Source};
+
+use crate::checkpoint::{self, Checkpoints, Progress};
+use crate::config::{Experiment, Keep};
+use crate::error::{Error, Result};
+use crate::health::{self, LayerHealth};
+use crate::log::{JsonLines, TensorBoard};
+use crate::losses::{CrossEntropy, Scores};
+use crate::optim::{self, Optimiser};
+use crate::schedule::Turn;
+use crate::stack::Stack;
+
+/// One finished epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// The epoch, from 1.
+    pub epoch: u32,
+    /// Mean training loss.
+    pub loss: f64,
+    /// Training accuracy, measured while the weights moved.
+    pub accuracy: f64,
+    /// Hidden spikes per training sample.
+    pub spikes_per_sample: f64,
+    /// The learning rate.
+    pub learning_rate: f64,
+    /// Test accuracy, if it was measured after this epoch.
+    pub test_accuracy: Option<f64>,
+    /// Seconds of the epoch, evaluation excluded.
+    pub seconds: f64,
+    /// Of these, forward passes.
+    pub forward_seconds: f64,
+    /// Of these, backward passes.
+    pub backward_seconds: f64,
+    /// Of these, waiting for data.
+    pub data_seconds: f64,
+}
+
+/// What an evaluation came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Samples.
+    pub samples: usize,
+    /// Share of correct samples.
+    pub accuracy: f64,
+    /// Mean loss.
+    pub loss: f64,
+    /// Hidden spikes per sample.
+    pub spikes_per_sample: f64,
+    /// The same for every spiking layer.
+    pub spikes_per_layer: Vec<f64>,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Test accuracy of the result.
+    pub test_accuracy: f64,
+    /// Test loss of the result.
+    pub test_loss: f64,
+    /// Hidden spikes per test sample.
+    pub spikes_per_sample: f64,
+    /// Training time in seconds, over all sessions of the run.
+    pub seconds: f64,
+    /// Mean seconds of an epoch, the first one left out if there are several.
+    pub epoch_seconds: f64,
+    /// Trainable and fixed parameters.
+    pub parameters: usize,
+    /// The data's label if it is no published set.
+    pub data_label: Option<String>,
+    /// Every epoch.
+    pub history: Vec<EpochRecord>,
+}
+
+/// What watches a run; every method does nothing unless it is overridden.
+pub trait Observer {
+    /// The model is built and the data is open.
+    fn started(&mut self, info: &RunInfo) {
+        let _ = info;
+    }
+    /// A batch is done.
+    fn batch(&mut self, progress: &BatchProgress) {
+        let _ = progress;
+    }
+    /// An epoch is done.
+    fn epoch(&mut self, record: &EpochRecord) {
+        let _ = record;
+    }
+    /// The layers' state on the first batch of an epoch.
+    fn health(&mut self, epoch: u32, report: &[LayerHealth]) {
+        let _ = (epoch, report);
+    }
+    /// Something that a person may want to know.
+    fn note(&mut self, text: &str) {
+        let _ = text;
+    }
+}
+
+/// An observer that does nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {}
+
+/// What a run is about to do.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunInfo {
+    /// The experiment's name.
+    pub name: String,
+    /// The training split.
+    pub data: String,
+    /// The data's label if it is no published set.
+    pub data_label: Option<String>,
+    /// Training samples.
+    pub train_samples: usize,
+    /// Test samples.
+    pub test_samples: usize,
+    /// Parameters.
+    pub parameters: usize,
+    /// Layers in words.
+    pub layers: Vec<String>,
+    /// The device in words.
+    pub device: String,
+    /// Epochs that are finished already.
+    pub finished_epochs: u32,
+    /// Epochs in all.
+    pub epochs: u32,
+}
+
+/// Where an epoch stands.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchProgress {
+    /// The epoch, from 1.
+    pub epoch: u32,
+    /// Finished batches.
+    pub batch: usize,
+    /// Batches of the epoch.
+    pub batches: usize,
+    /// Mean loss so far in this epoch.
+    pub loss: f64,
+    /// Accuracy so far in this epoch.
+    pub accuracy: f64,
+    /// Hidden spikes per sample of this batch.
+    pub spikes_per_sample: f64,
+}
+
+/// Where a run reads and writes.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// Where data is.
+    pub data: OpenOptions,
+    /// Directory of logs, checkpoints and the result; nothing is written without one.
+    pub out: Option<PathBuf>,
+    /// Go on from the last checkpoint in `out`, if there is one.
+    pub resume: bool,
+    /// Read all samples into memory first.
+    pub in_memory: bool,
+    /// Log loss and spikes of every batch.
+    pub log_batches: bool,
+}
+
+/// A data set, opened with the pipeline that an experiment gives it.
+#[derive(Debug)]
+pub struct Split {
+    /// The samples.
+    pub source: Arc<dyn Source>,
+    /// How they become input.
+    pub pipeline: Arc<Pipeline>,
+    limit: Option<usize>,
+}
+
+impl Split {
+    /// Opens the training split of an experiment, with augmentation.
+    ///
+    /// # Errors
+    ///
+    /// If the data is not there or the encoding does not fit it.
+    pub fn train(experiment: &Experiment, options: &RunOptions) -> Result<Self> {
+        let data = &experiment.data;
+        Self::open(experiment, &data.train, data.augment.clone(), data.train_samples, options)
+    }
+
+    /// Opens the test split of an experiment, without augmentation.
+    ///
+    /// # Errors
+    ///
+    /// As [`Split::train`].
+    pub fn test(experiment: &Experiment, options: &RunOptions) -> Result<Self> {
+        let data = &experiment.data;
+        Self::open(experiment, &data.test, vec![], data.test_samples, options)
+    }
+
+    fn open(
+        experiment: &Experiment,
+        split: &str,
+        augment: Vec<snn_data::Augment>,
+        samples: usize,
+        options: &RunOptions,
+    ) -> Result<Self> {
+        let mut source = snn_data::open(&experiment.data.set, split, &options.data)?;
+        if options.in_memory {
+            source = Arc::new(snn_data::InMemory::new(&*source)?);
+        }
+        let pipeline = Pipeline::new(experiment.data.encode.clone(), augment, source.kind())?;
+        Ok(Self { source, pipeline: Arc::new(pipeline), limit: (samples > 0).then_some(samples) })
+    }
+
+    /// Samples that will be used.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.limit.unwrap_or(usize::MAX).min(self.source.len())
+    }
+
+    /// Whether there is no sample.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn loader(&self, options: LoaderOptions) -> Result<Loader> {
+        let options = LoaderOptions { limit: self.limit, ..options };
+        Ok(Loader::new(self.source.clone(), self.pipeline.clone(), options)?)
+    }
+}
+
+/// Puts a batch on the device, in buffers that are used again.
+#[derive(Debug)]
+pub struct Upload<B: Backend> {
+    activity: Activity<B>,
+}
+
+impl<B: Backend> Upload<B> {
+    /// No batch yet.
+    pub fn new(device: &B) -> Self {
+        Self { activity: Activity::Spikes(device.spikes()) }
+    }
+
+    /// Copies the input of a batch.
+    ///
+    /// # Errors
+    ///
+    /// If the device has no memory left.
+    pub fn batch(&mut self, device: &B, batch: &Batch) -> Result<&Activity<B>> {
+        match &batch.input {
+            Input::Spikes(host) => {
+                if self.activity.kind() != Kind::Spikes {
+                    self.activity = Activity::Spikes(device.spikes());
+                }
+                if let Activity::Spikes(spikes) = &mut self.activity {
+                    device.upload_spikes(host, spikes)?;
+                }
+            }
+            Input::Values(host) => {
+                if self.activity.kind() != Kind::Values {
+                    self.activity = Activity::Values(Tensor::zeros(device, &[0])?);
+                }
+                if let Activity::Values(values) = &mut self.activity {
+                    let samples = batch.labels.len();
+                    values.resize(device, &[samples, host.len() / samples.max(1)])?;
+                    let lifted: Vec<B::Real> = host.iter().map(|&v| B::Real::lit(v.into())).collect();
+                    device.upload(&lifted, &mut values.data)?;
+                }
+            }
+        }
+        Ok(&self.activity)
+    }
+}
+
+/// Hidden spikes of the last forward pass, per spiking layer.
+fn hidden_spikes<B: Backend>(device: &B, stack: &Stack<B>) -> Result<Vec<u64>> {
+    let spikes = stack.layers().filter_map(|l| l.spikes());
+    spikes.map(|s| Ok(device.events_per_sample(s)?.into_iter().map(u64::from).sum())).collect()
+}
+
+/// Runs a model over a split without training.
+///
+/// # Errors
+///
+/// If the data or the device fails.
+pub fn evaluate<B: Backend>(device: &B, stack: &mut Stack<B>, split: &Split, batch: usize) -> Result<Evaluation> {
+    let mut scores = Scores::default();
+    let mut spikes: Vec<u64> = Vec::new();
+    let mut upload = Upload::new(device);
+    let mut loss = CrossEntropy::new(device)?;
+    for next in split.loader(LoaderOptions { batch, ..LoaderOptions::default() })? {
+        let next = next?;
+        stack.forward(device, upload.batch(device, &next)?, Mode::Evaluate)?;
+        scores.add(loss.forward(device, stack.output(), &next.labels)?);
+        let layers = hidden_spikes(device, stack)?;
+        spikes.resize(layers.len(), 0);
+        spikes.iter_mut().zip(layers).for_each(|(sum, n)| *sum += n);
+    }
+    let per_sample = |n: u64| n as f64 / scores.samples.max(1) as f64;
+    Ok(Evaluation {
+        samples: scores.samples,
+        accuracy: scores.accuracy(),
+        loss: scores.loss(),
+        spikes_per_sample: per_sample(spikes.iter().sum()),
+        spikes_per_layer: spikes.into_iter().map(per_sample).collect(),
+    })
+}
+
+/// The model of an experiment for the data of a split.
+///
+/// # Errors
+///
+/// If the layers do not fit.
+pub fn build_model<B: Backend>(device: &B, experiment: &Experiment, split: &Split) -> Result<Stack<B>> {
+    let classes = match experiment.data.classes {
+        0 => split.source.classes(),
+        n if n < split.source.classes() => {
+            let reason = format!("the data has {} classes, so at least as many are needed", split.source.classes());
+            return Err(Error::config(format!("data.classes = {n}"), reason));
+        }
+        n => n,
+    };
+    Stack::build(device, &experiment.model, split.pipeline.signal(), classes, experiment.train.seed)
+}
+
+fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+enum LogLine<'a> {
+    Run { info: &'a RunInfo, experiment: &'a str },
+    Batch { epoch: u32, batch: usize, loss: f64, spikes_per_sample: f64 },
+    Health { epoch: u32, layers: &'a [LayerHealth] },
+    Epoch(&'a EpochRecord),
+    Result(&'a Summary),
+}
+
+/// Trains an experiment on a device.
+///
+/// With an output directory the run writes `config.toml`, `log.jsonl`, a TensorBoard file, `checkpoints/` and at the
+/// end `model.safetensors`. The result has the same bits for any number of threads, and whether or not the run was
+/// interrupted and resumed.
+///
+/// # Errors
+///
+/// Whatever the configuration, the data, the device or the disk gives; [`Error::Diverged`] if the loss stops being a
+/// number. What was saved before stays.
+pub fn run<B: Backend>(
+    device: &B,
+    experiment: &Experiment,
+    options: &RunOptions,
+    observer: &mut dyn Observer,
+) -> Result<Summary> {
+    experiment.check()?;
+    let (train, test) = (Split::train(experiment, options)?, Split::test(experiment, options)?);
+    let mut stack = build_model(device, experiment, &train)?;
+    let mut optimiser = Optimiser::new(device, experiment.train.optimiser, &stack)?;
+    let text = experiment.to_toml();
+    let mut progress = Progress::default();
+    let mut log_bytes = 0;
+    let checkpoints = match &options.out {
+        Some(out) => {
+            let checkpoints = Checkpoints::new(out.join("checkpoints"), text.clone())?;
+            if options.resume {
+                match checkpoints.resume(device, &mut stack, &mut optimiser)? {
+                    Some((found, bytes)) => {
+                        (progress, log_bytes) = (found, bytes);
+                        observer.note(&format!("resumed after epoch {}, batch {}", progress.epoch, progress.batch));
+                    }
+                    None => observer.note("no checkpoint yet: starting from the beginning"),
+                }
+            }
+            checkpoint::write_atomic(&out.join("config.toml"), text.as_bytes())?;
+            Some(checkpoints)
+        }
+        None => None,
+    };
+    let info = RunInfo {
+        name: experiment.name.clone(),
+        data: train.source.name().to_owned(),
+        data_label: train.source.label().map(str::to_owned),
+        train_samples: train.len(),
+        test_samples: test.len(),
+        parameters: stack.parameters().map(|(_, p)| p.value.len()).sum(),
+        layers: stack.layers().map(|l| l.name()).collect(),
+        device: device.describe(),
+        finished_epochs: progress.epoch,
+        epochs: experiment.train.epochs,
+    };
+    observer.started(&info);
+    let mut log = options.out.as_ref().map(|out| JsonLines::open(&out.join("log.jsonl"), log_bytes)).transpose()?;
+    let board = options.out.as_ref().map(|out| TensorBoard::create(out, unix_seconds())).transpose()?;
+    if let (Some(log), 0) = (&mut log, log_bytes) {
+        log.write(&LogLine::Run { info: &info, experiment: &text })?;
+    }
+    let mut session = Session {
+        upload: Upload::new(device),
+        loss: CrossEntropy::new(device)?,
+        best: None,
+        device,
+        experiment,
+        options,
+        train,
+        test,
+        stack,
+        optimiser,
+        progress,
+        checkpoints,
+        log,
+        board,
+        observer,
+    };
+    while session.progress.epoch < experiment.train.epochs {
+        session.epoch()?;
+    }
+    session.finish(&info)
+}
+
+/// Everything that a run in progress holds.
+struct Session<'a, B: Backend> {
+    device: &'a B,
+    experiment: &'a Experiment,
+    options: &'a RunOptions,
+    train: Split,
+    test: Split,
+    stack: Stack<B>,
+    optimiser: Optimiser<B>,
+    upload: Upload<B>,
+    loss: CrossEntropy<B>,
+    progress: Progress,
+    // The best weights of a run that writes no checkpoints.
+    best: Option<Vec<Vec<B::Real>>>,
+    checkpoints: Option<Checkpoints>,
+    log: Option<JsonLines>,
+    board: Option<TensorBoard>,
+    observer: &'a mut dyn Observer,
+}
+
+/// Where the time of an epoch goes.
+#[derive(Default)]
+struct Clock {
+    forward: f64,
+    backward: f64,
+    data: f64,
+}
+
+impl<B: Backend> Session<'_, B> {
+    /// One epoch, or what is left of it.
+    fn epoch(&mut self) -> Result<()> {
+        let config = &self.experiment.train;
+        let finished = self.progress.epoch;
+        if self.progress.batch == 0
+            && config.schedule.turn(finished) == Turn::ReloadBest
+            && self.progress.best_loss.is_some()
+        {
+            self.load_best()?;
+            self.optimiser.reset(self.device)?;
+        }
+        let learning_rate = config.optimiser.learning_rate * config.schedule.factor(finished, config.epochs);
+        let start = Instant::now();
+        let mut clock = Clock::default();
+        let mut loader = self.train.loader(LoaderOptions {
+            batch: config.batch,
+            seed: config.seed,
+            epoch: finished,
+            shuffle: true,
+            first_batch: self.progress.batch,
+            ..LoaderOptions::default()
+        })?;
+        let batches = loader.batches();
+        let mut waiting = Instant::now();
+        while let Some(batch) = loader.next() {
+            let batch = batch?;
+            clock.data += waiting.elapsed().as_secs_f64();
+            self.batch(&batch, batches, learning_rate, &mut clock)?;
+            loader.recycle(batch);
+            let every = config.checkpoint_batches;
+            if every > 0 && self.progress.batch % every == 0 && self.progress.batch < batches {
+                self.save()?;
+            }
+            waiting = Instant::now();
+        }
+        if loader.dropped() > 0 && finished == 0 {
+            let dropped = loader.dropped();
+            self.observer.note(&format!("{dropped} events lie after the last time step and are left out"));
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        self.end_epoch(learning_rate, seconds, &clock)
+    }
+
+    fn batch(&mut self, batch: &Batch, batches: usize, learning_rate: f64, clock: &mut Clock) -> Result<()> {
+        let (device, epoch) = (self.device, self.progress.epoch + 1);
+        let config = &self.experiment.train;
+        let start = Instant::now();
+        let input = self.upload.batch(device, batch)?;
+        self.stack.forward(device, input, Mode::Train)?;
+        let scores = self.loss.forward(device, self.stack.output(), &batch.labels)?;
+        let spikes: u64 = hidden_spikes(device, &self.stack)?.into_iter().sum();
+        clock.forward += start.elapsed().as_secs_f64();
+        if !scores.loss_sum.is_finite() {
+            let hint = "lower train.optimiser.learning_rate or set train.clip_norm".into();
+            return Err(Error::Diverged { loss: scores.loss(), epoch, batch: batch.index + 1, hint });
+        }
+        let start = Instant::now();
+        self.stack.backward(device, input, &self.loss.grad)?;
+        if config.clip_norm > 0.0 {
+            optim::clip_norm(device, &mut self.stack, config.clip_norm)?;
+        }
+        if batch.index == 0 {
+            let report = health::examine(device, &self.stack)?;
+            self.observer.health(epoch, &report);
+            if let Some(log) = &mut self.log {
+                log.write(&LogLine::Health { epoch, layers: &report })?;
+            }
+        }
+        self.optimiser.update(device, &mut self.stack, learning_rate)?;
+        clock.backward += start.elapsed().as_secs_f64();
+
+        self.progress.scores.add(scores, spikes);
+        self.progress.batch = batch.index + 1;
+        self.progress.optimiser_step = self.optimiser.step();
+        let spikes_per_sample = spikes as f64 / scores.samples.max(1) as f64;
+        if let (Some(log), true) = (&mut self.log, self.options.log_batches) {
+            log.write(&LogLine::Batch { epoch, batch: batch.index + 1, loss: scores.loss(), spikes_per_sample })?;
+        }
+        let so_far = self.progress.scores.scores();
+        self.observer.batch(&BatchProgress {
+            epoch,
+            batch: batch.index + 1,
+            batches,
+            loss: so_far.loss(),
+            accuracy: so_far.accuracy(),
+            spikes_per_sample,
+        });
+        Ok(())
+    }
+
+    fn end_epoch(&mut self, learning_rate: f64, seconds: f64, clock: &Clock) -> Result<()> {
+        let config = &self.experiment.train;
+        let finished = self.progress.epoch + 1;
+        let sums = std::mem::take(&mut self.progress.scores);
+        let scores = sums.scores();
+        let wanted = config.evaluate_every > 0 && finished % config.evaluate_every == 0 && finished < config.epochs;
+        let test = if wanted { Some(evaluate(self.device, &mut self.stack, &self.test, config.batch)?) } else { None };
+        let record = EpochRecord {
+            epoch: finished,
+            loss: scores.loss(),
+            accuracy: scores.accuracy(),
+            spikes_per_sample: sums.spikes as f64 / scores.samples.max(1) as f64,
+            learning_rate,
+            test_accuracy: test.map(|t| t.accuracy),
+            seconds,
+            forward_seconds: clock.forward,
+            backward_seconds: clock.backward,
+            data_seconds: clock.data,
+        };
+        self.observer.epoch(&record);
+        if let Some(log) = &mut self.log {
+            log.write(&LogLine::Epoch(&record))?;
+        }
+        if let Some(board) = &mut self.board {
+            let mut scalars = vec![
+                ("train/loss", record.loss),
+                ("train/accuracy", record.accuracy),
+                ("train/spikes_per_sample", record.spikes_per_sample),
+                ("train/learning_rate", record.learning_rate),
+            ];
+            scalars.extend(record.test_accuracy.map(|a| ("test/accuracy", a)));
+            board.scalars(unix_seconds(), finished.into(), &scalars)?;
+        }
+        self.progress.seconds += seconds;
+        self.progress.epoch = finished;
+        self.progress.batch = 0;
+        self.progress.history.push(record);
+        if self.progress.best_loss.is_none_or(|best| scores.loss() < best) {
+            (self.progress.best_loss, self.progress.best_epoch) = (Some(scores.loss()), finished);
+            match &self.checkpoints {
+                Some(checkpoints) => checkpoints.save_best(self.device, &self.stack, finished)?,
+                None => {
+                    let values = self.stack.parameters().map(|(_, p)| self.device.to_host(&p.value.data));
+                    self.best = Some(values.collect::<snn_core::Result<_>>()?);
+                }
+            }
+        }
+        self.save()
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let log_bytes = self.log.as_ref().map_or(0, JsonLines::bytes);
+        match &self.checkpoints {
+            Some(c) => c.save(self.device, &self.stack, &self.optimiser, &self.progress, log_bytes),
+            None => Ok(()),
+        }
+    }
+
+    fn load_best(&mut self) -> Result<()> {
+        if let Some(checkpoints) = &self.checkpoints {
+            return checkpoints.load_best(self.device, &mut self.stack, self.progress.best_epoch);
+        }
+        for (p, values) in self.stack.parameters_mut().zip(self.best.iter().flatten()) {
+            self.device.upload(values, &mut p.value.data)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, info: &RunInfo) -> Result<Summary> {
+        let config = &self.experiment.train;
+        if config.keep == Keep::BestTrainingLoss && self.progress.best_loss.is_some() {
+            self.load_best()?;
+        }
+        let test = evaluate(self.device, &mut self.stack, &self.test, config.batch)?;
+        if let Some(out) = &self.options.out {
+            let text = self.experiment.to_toml();
+            checkpoint::save_model(self.device, &out.join("model.safetensors"), &self.stack, &text)?;
+        }
+        let history = self.progress.history;
+        let counted = &history[usize::from(history.len() > 1)..];
+        let epoch_seconds = counted.iter().map(|r| r.seconds).sum::<f64>() / counted.len().max(1) as f64;
+        let summary = Summary {
+            test_accuracy: test.accuracy,
+            test_loss: test.loss,
+            spikes_per_sample: test.spikes_per_sample,
+            seconds: self.progress.seconds,
+            epoch_seconds,
+            parameters: info.parameters,
+            data_label: info.data_label.clone(),
+            history,
+        };
+        if let Some(log) = &mut self.log {
+            log.write(&LogLine::Result(&summary))?;
+        }
+        Ok(summary)
+    }
+}
