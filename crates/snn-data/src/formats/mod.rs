@@ -1,0 +1,8 @@
+//! Readers of the published file formats. Each refuses what its format does not allow and names the file, the place
+//! and the numbers; none believes a length before the bytes are there.
+
+pub mod cifar;
+pub mod emnist;
+pub mod idx;
+pub mod nmnist;
+pub mod shd;

@@ -1,0 +1,406 @@
+//! Augmentation of training samples.
+//!
+//! Images are real values in channel-last maps; the order of the list is the order of work. Event times are changed
+//! before they are binned: all events of a sample are stretched by one factor, then each is jittered.
+
+use rand_distr::{Distribution, StandardNormal};
+use serde::{Deserialize, Serialize};
+use snn_core::Map;
+use snn_core::random::Stream;
+
+use crate::error::{Error, Result};
+use crate::source::SourceKind;
+
+/// One step of augmentation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Augment {
+    /// Random perspective of images: each corner moves inward by up to `distortion` times half the side.
+    Perspective {
+        /// Share of the half side, in `[0, 1]`.
+        distortion: f32,
+        /// Probability that anything happens.
+        prob: f32,
+    },
+    /// Mirrors images left to right.
+    Flip {
+        /// Probability that anything happens.
+        prob: f32,
+    },
+    /// Zeros all round, then a random window of the old size.
+    Crop {
+        /// Zeros on each side, pixels.
+        padding: usize,
+    },
+    /// Normal noise on every pixel, its deviation uniform in `[0, sigma]` per image, clamped to `[0, 1]`.
+    Noise {
+        /// Largest deviation.
+        sigma: f32,
+        /// Probability that anything happens.
+        prob: f32,
+    },
+    /// Normal noise on every event time, its deviation uniform in `[0, sigma_ms]` per sample; negative times drop out.
+    Jitter {
+        /// Largest deviation in milliseconds.
+        sigma_ms: f32,
+        /// Probability that anything happens.
+        prob: f32,
+    },
+    /// All event times of a sample multiplied by a factor uniform in `[low, high]`.
+    Stretch {
+        /// Smallest factor.
+        low: f32,
+        /// Largest factor.
+        high: f32,
+        /// Probability that anything happens.
+        prob: f32,
+    },
+}
+
+impl Augment {
+    /// The name in configuration files.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Perspective { .. } => "perspective",
+            Self::Flip { .. } => "flip",
+            Self::Crop { .. } => "crop",
+            Self::Noise { .. } => "noise",
+            Self::Jitter { .. } => "jitter",
+            Self::Stretch { .. } => "stretch",
+        }
+    }
+
+    pub(crate) fn check(&self, kind: SourceKind) -> Result<()> {
+        let what = |name: &str| format!("augmentation {}{name}", self.name());
+        let bound = |name: &str, value: f32, low: f32, high: f32| {
+            if (low..=high).contains(&value) {
+                return Ok(());
+            }
+            Err(Error::config(what(&format!(": {name}")), value.to_string(), format!("{low}..={high}")))
+        };
+        let (images, events) = (matches!(kind, SourceKind::Images(_)), matches!(kind, SourceKind::Events { .. }));
+        match *self {
+            Self::Jitter { .. } | Self::Stretch { .. } if !events => {
+                Err(Error::config(what(""), kind.to_string(), "events"))
+            }
+            Self::Perspective { .. } | Self::Flip { .. } | Self::Crop { .. } | Self::Noise { .. } if !images => {
+                Err(Error::config(what(""), kind.to_string(), "images"))
+            }
+            Self::Perspective { distortion, prob } => {
+                bound("distortion", distortion, 0.0, 1.0).and(bound("prob", prob, 0.0, 1.0))
+            }
+            Self::Flip { prob } => bound("prob", prob, 0.0, 1.0),
+            Self::Crop { padding } => bound("padding", padding as f32, 0.0, 4096.0),
+            Self::Noise { sigma, prob } => bound("sigma", sigma, 0.0, 1e3).and(bound("prob", prob, 0.0, 1.0)),
+            Self::Jitter { sigma_ms, prob } => bound("sigma_ms", sigma_ms, 0.0, 1e6).and(bound("prob", prob, 0.0, 1.0)),
+            Self::Stretch { low, high, prob } => {
+                bound("low", low, 1e-3, 1e3).and(bound("high", high, low, 1e3)).and(bound("prob", prob, 0.0, 1.0))
+            }
+        }
+    }
+
+    /// Changes an image of size `map`; `spare` is memory to work in.
+    ///
+    /// Steps for events leave an image alone.
+    pub fn apply(&self, map: Map, image: &mut Vec<f32>, spare: &mut Vec<f32>, random: &mut Stream) {
+        match *self {
+            Self::Perspective { distortion, prob } => {
+                if random.unit() >= prob {
+                    return;
+                }
+                let end = random_corners(map, distortion, random);
+                spare.resize(image.len(), 0.0);
+                warp_perspective(map, image, &corners(map), &end, spare);
+                std::mem::swap(image, spare);
+            }
+            Self::Flip { prob } => {
+                if random.unit() >= prob {
+                    return;
+                }
+                for row in image.chunks_exact_mut(map.width * map.channels) {
+                    for left in 0..map.width / 2 {
+                        let right = map.width - 1 - left;
+                        for c in 0..map.channels {
+                            row.swap(left * map.channels + c, right * map.channels + c);
+                        }
+                    }
+                }
+            }
+            Self::Crop { padding } => {
+                let mut shift = || random.below(2 * padding as u32 + 1) as isize - padding as isize;
+                let (dy, dx) = (shift(), shift());
+                shift_image(map, image, dy, dx, spare);
+                std::mem::swap(image, spare);
+            }
+            Self::Noise { sigma, prob } => {
+                if random.unit() >= prob {
+                    return;
+                }
+                let sigma = random.unit() * sigma;
+                for x in image {
+                    let normal: f32 = StandardNormal.sample(random);
+                    *x = (*x + sigma * normal).clamp(0.0, 1.0);
+                }
+            }
+            Self::Jitter { .. } | Self::Stretch { .. } => {}
+        }
+    }
+}
+
+/// Moves an image by `(dy, dx)`: output pixel (r, c) is input pixel (r + dy, c + dx), zero outside.
+fn shift_image(map: Map, image: &[f32], dy: isize, dx: isize, out: &mut Vec<f32>) {
+    out.clear();
+    out.resize(image.len(), 0.0);
+    let columns = (-dx).max(0)..(map.width as isize - dx).min(map.width as isize);
+    for row in 0..map.height as isize {
+        let from = row + dy;
+        if !(0..map.height as isize).contains(&from) || columns.is_empty() {
+            continue;
+        }
+        let at = |r: isize, c: isize| (r as usize * map.width + c as usize) * map.channels;
+        let len = columns.clone().count() * map.channels;
+        let (to, from) = (at(row, columns.start), at(from, columns.start + dx));
+        out[to..to + len].copy_from_slice(&image[from..from + len]);
+    }
+}
+
+/// The corners of a map as (x, y): top left, top right, bottom right, bottom left.
+#[must_use]
+pub fn corners(map: Map) -> [[f64; 2]; 4] {
+    let (right, bottom) = ((map.width - 1) as f64, (map.height - 1) as f64);
+    [[0.0, 0.0], [right, 0.0], [right, bottom], [0.0, bottom]]
+}
+
+/// Corners that each moved inward by whole pixels, uniform in `0..=distortion * half the side`.
+fn random_corners(map: Map, distortion: f32, random: &mut Stream) -> [[f64; 2]; 4] {
+    let most = |side: usize| (f64::from(distortion) * (side / 2) as f64) as u32 + 1;
+    let (most_x, most_y) = (most(map.width), most(map.height));
+    let (right, bottom) = ((map.width - 1) as f64, (map.height - 1) as f64);
+    let [top_left, top_right, bottom_right, bottom_left] =
+        std::array::from_fn(|_| [f64::from(random.below(most_x)), f64::from(random.below(most_y))]);
+    [
+        top_left,
+        [right - top_right[0], top_right[1]],
+        [right - bottom_right[0], bottom - bottom_right[1]],
+        [bottom_left[0], bottom - bottom_left[1]],
+    ]
+}
+
+/// Warps a channel-last image so that its corners `start` come to lie at `end`.
+///
+/// The homography H takes `end` to `start`; output pixel (x, y) samples the input at `H(x + 0.5, y + 0.5) - 0.5`,
+/// bilinear, zero outside. `out` has the size of `image`. A degenerate set of corners gives an empty image.
+///
+/// # Panics
+///
+/// If `image` or `out` does not have the size of `map`.
+pub fn warp_perspective(map: Map, image: &[f32], start: &[[f64; 2]; 4], end: &[[f64; 2]; 4], out: &mut [f32]) {
+    assert!(image.len() == map.len() && out.len() == map.len(), "images of {map}");
+    out.fill(0.0);
+    let Some(h) = homography(end, start) else { return };
+    let (height, width, channels) = (map.height as isize, map.width as isize, map.channels);
+    for (index, pixel) in out.chunks_exact_mut(channels).enumerate() {
+        let (x, y) = ((index % map.width) as f64 + 0.5, (index / map.width) as f64 + 0.5);
+        let scale = h[6] * x + h[7] * y + 1.0;
+        let from_x = ((h[0] * x + h[1] * y + h[2]) / scale - 0.5) as f32;
+        let from_y = ((h[3] * x + h[4] * y + h[5]) / scale - 0.5) as f32;
+        // Outside, infinite and NaN alike are black.
+        if !(from_x > -1.0 && from_y > -1.0 && from_x < width as f32 && from_y < height as f32) {
+            continue;
+        }
+        let (left, top) = (from_x.floor(), from_y.floor());
+        let (u, v) = (from_x - left, from_y - top);
+        let (left, top) = (left as isize, top as isize);
+        for (row, column, share) in [
+            (top, left, (1.0 - u) * (1.0 - v)),
+            (top, left + 1, u * (1.0 - v)),
+            (top + 1, left, (1.0 - u) * v),
+            (top + 1, left + 1, u * v),
+        ] {
+            if (0..height).contains(&row) && (0..width).contains(&column) {
+                let from = &image[(row * width + column) as usize * channels..][..channels];
+                pixel.iter_mut().zip(from).for_each(|(out, x)| *out += share * x);
+            }
+        }
+    }
+}
+
+/// The eight coefficients that take each corner of `from` to that of `to`; nothing if three of them lie on a line.
+fn homography(from: &[[f64; 2]; 4], to: &[[f64; 2]; 4]) -> Option<[f64; 8]> {
+    let mut rows = [[0.0; 9]; 8];
+    for (i, (&[x, y], &[u, v])) in from.iter().zip(to).enumerate() {
+        rows[2 * i] = [x, y, 1.0, 0.0, 0.0, 0.0, -u * x, -u * y, u];
+        rows[2 * i + 1] = [0.0, 0.0, 0.0, x, y, 1.0, -v * x, -v * y, v];
+    }
+    // Gauss-Jordan with pivoting.
+    for column in 0..8 {
+        let pivot = (column..8).max_by(|&a, &b| rows[a][column].abs().total_cmp(&rows[b][column].abs()))?;
+        rows.swap(column, pivot);
+        let lead = rows[column];
+        if lead[column].abs() < 1e-12 {
+            return None;
+        }
+        for (i, row) in rows.iter_mut().enumerate() {
+            let factor = if i == column { continue } else { row[column] / lead[column] };
+            row.iter_mut().zip(&lead).for_each(|(x, l)| *x -= factor * l);
+        }
+    }
+    Some(std::array::from_fn(|i| rows[i][8] / rows[i][i]))
+}
+
+/// What happens to the event times of one sample.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TimeWarp {
+    factor: f32,
+    sigma_s: f32,
+}
+
+impl TimeWarp {
+    /// Draws factor and deviation.
+    pub(crate) fn draw(list: &[Augment], random: &mut Stream) -> Self {
+        let mut warp = Self { factor: 1.0, sigma_s: 0.0 };
+        for step in list {
+            match *step {
+                Augment::Jitter { sigma_ms, prob } if random.unit() < prob => {
+                    warp.sigma_s = random.unit() * sigma_ms * 1e-3;
+                }
+                Augment::Stretch { low, high, prob } if random.unit() < prob => {
+                    warp.factor *= low + random.unit() * (high - low);
+                }
+                _ => {}
+            }
+        }
+        warp
+    }
+
+    pub(crate) fn is_identity(&self) -> bool {
+        self.factor == 1.0 && self.sigma_s == 0.0
+    }
+
+    /// The changed time of one event; NaN, which no bin takes, for one that was moved before the start.
+    pub(crate) fn apply(&self, time_s: f32, random: &mut Stream) -> f32 {
+        let mut time = time_s * self.factor;
+        if self.sigma_s > 0.0 {
+            let normal: f32 = StandardNormal.sample(random);
+            time += self.sigma_s * normal;
+        }
+        if time < 0.0 { f32::NAN } else { time }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use snn_core::random::Purpose;
+
+    fn stream(sample: u32) -> Stream {
+        Stream::new(1, Purpose::Augment, [0, sample])
+    }
+
+    /// A 3 x 4 map of two channels whose entries say where they came from.
+    fn numbered() -> (Map, Vec<f32>) {
+        (Map::new(3, 4, 2), (0..24).map(|i| i as f32 / 100.0 + 0.1).collect())
+    }
+
+    #[test]
+    fn corners_that_stay_leave_the_image_as_it_is() {
+        let (map, image) = numbered();
+        let mut out = vec![9.0; 24];
+        warp_perspective(map, &image, &corners(map), &corners(map), &mut out);
+        assert!(out.iter().zip(&image).all(|(a, b)| (a - b).abs() < 1e-6), "{out:?}");
+    }
+
+    #[test]
+    fn corners_that_move_inward_shrink_the_image() {
+        let (map, mut out) = (Map::new(28, 28, 1), vec![0.0; 784]);
+        let end = [[7.0, 7.0], [20.0, 7.0], [20.0, 20.0], [7.0, 20.0]];
+        warp_perspective(map, &[1.0; 784], &corners(map), &end, &mut out);
+        assert_eq!((out[0], out[28 * 14 + 14], out[28 * 27 + 27]), (0.0, 1.0, 0.0));
+        let area = out.iter().sum::<f32>();
+        assert!((180.0..215.0).contains(&area), "{area}");
+    }
+
+    #[test]
+    fn corners_on_a_line_give_an_empty_image() {
+        let (map, image) = numbered();
+        let mut out = vec![9.0; 24];
+        warp_perspective(map, &image, &corners(map), &[[1.0, 1.0]; 4], &mut out);
+        assert_eq!(out, [0.0; 24]);
+    }
+
+    #[test]
+    fn flip_mirrors_columns_and_keeps_channels() {
+        let (map, image) = numbered();
+        let (mut flipped, mut spare) = (image.clone(), Vec::new());
+        Augment::Flip { prob: 1.0 }.apply(map, &mut flipped, &mut spare, &mut stream(0));
+        assert_eq!(flipped[..8], [image[6], image[7], image[4], image[5], image[2], image[3], image[0], image[1]]);
+        Augment::Flip { prob: 1.0 }.apply(map, &mut flipped, &mut spare, &mut stream(1));
+        assert_eq!(flipped, image);
+        Augment::Flip { prob: 0.0 }.apply(map, &mut flipped, &mut spare, &mut stream(2));
+        assert_eq!(flipped, image);
+    }
+
+    #[test]
+    fn crop_reaches_every_shift_and_fills_with_zeros() {
+        let (map, image) = numbered();
+        let mut seen = std::collections::HashSet::new();
+        for sample in 0..300 {
+            let (mut cropped, mut spare) = (image.clone(), Vec::new());
+            Augment::Crop { padding: 1 }.apply(map, &mut cropped, &mut spare, &mut stream(sample));
+            let shift = (-1..=1).flat_map(|dy| (-1..=1).map(move |dx| (dy, dx))).find(|&(dy, dx)| {
+                (0..24).all(|i| {
+                    let (row, column) = (i / 8 + dy, i % 8 / 2 + dx);
+                    let inside = (0..3).contains(&row) && (0..4).contains(&column);
+                    let want = if inside { image[(row * 8 + column * 2 + i % 2) as usize] } else { 0.0 };
+                    cropped[i as usize] == want
+                })
+            });
+            seen.insert(shift.expect("one of the nine windows"));
+        }
+        assert_eq!(seen.len(), 9);
+        let (mut whole, mut spare) = (image.clone(), Vec::new());
+        Augment::Crop { padding: 0 }.apply(map, &mut whole, &mut spare, &mut stream(0));
+        assert_eq!(whole, image);
+    }
+
+    #[test]
+    fn crop_by_more_than_the_image_is_empty_at_worst() {
+        let (map, image) = numbered();
+        for sample in 0..100 {
+            let (mut cropped, mut spare) = (image.clone(), Vec::new());
+            Augment::Crop { padding: 9 }.apply(map, &mut cropped, &mut spare, &mut stream(sample));
+            assert_eq!(cropped.len(), 24);
+        }
+    }
+
+    #[test]
+    fn noise_stays_within_bounds_and_has_the_size_asked_for() {
+        let map = Map::new(100, 100, 1);
+        let (mut total, mut spare) = (0.0, Vec::new());
+        for sample in 0..20 {
+            let mut image = vec![0.5; map.len()];
+            Augment::Noise { sigma: 0.1, prob: 1.0 }.apply(map, &mut image, &mut spare, &mut stream(sample));
+            assert!(image.iter().all(|x| (0.0..=1.0).contains(x)));
+            total += (image.iter().map(|x| (x - 0.5).powi(2)).sum::<f32>() / 1e4).sqrt();
+        }
+        assert!((0.03..0.07).contains(&(total / 20.0)), "mean deviation {}", total / 20.0);
+    }
+
+    #[test]
+    fn random_corners_move_inward_by_whole_pixels() {
+        let map = Map::new(28, 28, 1);
+        let mut most = 0.0_f64;
+        for sample in 0..500 {
+            for (got, corner) in random_corners(map, 0.4, &mut stream(sample)).iter().zip(corners(map)) {
+                for axis in 0..2 {
+                    let inward = if corner[axis] == 0.0 { got[axis] } else { corner[axis] - got[axis] };
+                    assert!((0.0..=5.0).contains(&inward) && inward.fract() == 0.0, "{inward}");
+                    most = most.max(inward);
+                }
+            }
+        }
+        assert_eq!(most, 5.0);
+    }
+}

@@ -1,0 +1,291 @@
+//! Batches are functions of seed, epoch and index; errors come through; threads end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use snn_core::{Kind, Map};
+use snn_data::{
+    Augment, Encode, Error, InMemory, Input, Loader, LoaderOptions, OpenOptions, Pipeline, Result, Sample, Source,
+    SourceKind, load_batch, open,
+};
+
+fn images(samples: usize) -> Arc<dyn Source> {
+    open("digits-sim", "train", &OpenOptions { samples: Some(samples), ..OpenOptions::default() }).unwrap()
+}
+
+fn augmented(source: &dyn Source) -> Arc<Pipeline> {
+    let list = vec![
+        Augment::Perspective { distortion: 0.4, prob: 0.7 },
+        Augment::Flip { prob: 0.5 },
+        Augment::Crop { padding: 3 },
+        Augment::Noise { sigma: 0.05, prob: 0.5 },
+    ];
+    Arc::new(Pipeline::new(Encode::Latency { steps: 20 }, list, source.kind()).unwrap())
+}
+
+fn options() -> LoaderOptions {
+    LoaderOptions { batch: 16, seed: 5, epoch: 2, shuffle: true, ..LoaderOptions::default() }
+}
+
+#[test]
+fn batches_do_not_depend_on_threads_or_on_where_the_epoch_begins() {
+    let source = images(100);
+    let pipeline = augmented(&*source);
+    let load =
+        |options| Loader::new(source.clone(), pipeline.clone(), options).unwrap().collect::<Result<Vec<_>>>().unwrap();
+    let all = load(options());
+    assert_eq!(all.iter().map(|b| b.samples.len()).collect::<Vec<_>>(), [16, 16, 16, 16, 16, 16, 4]);
+    for threads in [0, 2, 3, 9] {
+        assert_eq!(load(LoaderOptions { threads, ..options() }), all, "{threads} threads");
+    }
+    assert_eq!(load(LoaderOptions { first_batch: 3, threads: 2, ..options() }), all[3..]);
+    for (index, batch) in all.iter().enumerate() {
+        assert_eq!(&load_batch(source.clone(), pipeline.clone(), options(), index).unwrap(), batch);
+    }
+    let mut seen: Vec<u32> = all.iter().flat_map(|b| b.samples.clone()).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (0..100).collect::<Vec<_>>());
+    assert_ne!(load(LoaderOptions { epoch: 3, ..options() }), all);
+    assert_ne!(load(LoaderOptions { seed: 6, ..options() }), all);
+}
+
+#[test]
+fn augmentation_of_a_sample_does_not_depend_on_its_batch() {
+    let source = images(40);
+    let pipeline = augmented(&*source);
+    let rows = |batch| {
+        let options = LoaderOptions { batch, shuffle: batch > 8, ..options() };
+        let mut all = vec![Vec::new(); 40];
+        for batch in Loader::new(source.clone(), pipeline.clone(), options).unwrap() {
+            let batch = batch.unwrap();
+            let Input::Spikes(spikes) = &batch.input else { panic!("latencies are spikes") };
+            for (b, &sample) in batch.samples.iter().enumerate() {
+                all[sample as usize] = (0..20).map(|t| spikes.row(b * 20 + t).to_vec()).collect();
+            }
+        }
+        all
+    };
+    assert_eq!(rows(8), rows(20));
+}
+
+#[test]
+fn recycled_memory_changes_nothing() {
+    let source = images(64);
+    let pipeline = augmented(&*source);
+    let plain: Vec<_> = Loader::new(source.clone(), pipeline.clone(), options()).unwrap().map(Result::unwrap).collect();
+    let mut loader = Loader::new(source, pipeline, options()).unwrap();
+    for want in plain {
+        let got = loader.next().unwrap().unwrap();
+        assert_eq!(got, want);
+        loader.recycle(got);
+    }
+    assert!(loader.next().is_none());
+}
+
+#[test]
+fn limit_takes_the_first_samples() {
+    let source = images(100);
+    let loader =
+        Loader::new(source.clone(), augmented(&*source), LoaderOptions { limit: Some(20), ..options() }).unwrap();
+    assert_eq!((loader.samples(), loader.batches()), (20, 2));
+    let mut seen: Vec<u32> = loader.flat_map(|b| b.unwrap().samples).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (0..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn latency_batch_is_the_dense_encoding() {
+    let mut set = InMemory::empty("toy", SourceKind::Images(Map::new(1, 3, 1)), vec!["a".into(), "b".into()]);
+    set.push(&Sample { label: 1, pixels: vec![255, 0, 128], ..Sample::default() });
+    set.push(&Sample { label: 0, pixels: vec![0, 0, 255], ..Sample::default() });
+    let source: Arc<dyn Source> = Arc::new(set);
+    let pipeline = Arc::new(Pipeline::new(Encode::Latency { steps: 3 }, vec![], source.kind()).unwrap());
+    assert_eq!(pipeline.signal().map, Map::new(1, 3, 1));
+    let batch = load_batch(source, pipeline, LoaderOptions::default(), 0).unwrap();
+    assert_eq!(batch.labels, [1, 0]);
+    let Input::Spikes(spikes) = batch.input else { panic!("latencies are spikes") };
+    let rows: Vec<_> = (0..6).map(|r| spikes.row(r).to_vec()).collect();
+    assert_eq!(rows, [vec![0, 2], vec![], vec![1], vec![2], vec![], vec![0, 1]]);
+}
+
+#[test]
+fn bins_count_repeats_and_report_what_they_drop() {
+    let mut set = InMemory::empty("toy", SourceKind::Events { units: 6, sensor: None }, vec!["a".into()]);
+    let (units, times) = (vec![1, 4, 1, 5, 0], vec![0.0, 0.0001, 0.0021, 0.004, 0.0045]);
+    set.push(&Sample { units, times, ..Sample::default() });
+    let source: Arc<dyn Source> = Arc::new(set);
+    let encode = Encode::Bin { steps: 4, dt_ms: 1.0, units: 3 };
+    let pipeline = Arc::new(Pipeline::new(encode, vec![], source.kind()).unwrap());
+    let mut loader = Loader::new(source, pipeline, LoaderOptions::default()).unwrap();
+    let batch = loader.next().unwrap().unwrap();
+    let Input::Spikes(spikes) = batch.input else { panic!("bins are spikes") };
+    assert_eq!(spikes.row(0), [1, 1]);
+    assert_eq!(spikes.row(2), [1]);
+    assert_eq!((spikes.events(), batch.dropped, loader.dropped()), (3, 2, 2));
+}
+
+#[test]
+fn repeat_gives_the_normalised_image_once() {
+    let mut set = InMemory::empty("toy", SourceKind::Images(Map::new(1, 1, 3)), vec!["a".into()]);
+    set.push(&Sample { pixels: vec![255, 0, 51], ..Sample::default() });
+    let source: Arc<dyn Source> = Arc::new(set);
+    let encode = Encode::Repeat { steps: 4, mean: vec![0.5, 0.0, 0.2], std: vec![0.5, 1.0, 0.1] };
+    let pipeline = Arc::new(Pipeline::new(encode, vec![], source.kind()).unwrap());
+    assert_eq!((pipeline.signal().kind, pipeline.signal().steps), (Kind::Values, 4));
+    let batch = load_batch(source, pipeline, LoaderOptions::default(), 0).unwrap();
+    assert_eq!(batch.input, Input::Values(vec![1.0, 0.0, 0.0]));
+}
+
+#[test]
+fn ready_spikes_pass_unchanged() {
+    let source =
+        open("synthetic-poisson", "test", &OpenOptions { samples: Some(2), ..OpenOptions::default() }).unwrap();
+    let pipeline = Arc::new(Pipeline::new(Encode::Ready, vec![], source.kind()).unwrap());
+    let batch = load_batch(source.clone(), pipeline, LoaderOptions::default(), 0).unwrap();
+    let Input::Spikes(spikes) = batch.input else { panic!("spikes stay spikes") };
+    let mut sample = Sample::default();
+    source.read(1, &mut sample).unwrap();
+    for t in 0..100 {
+        assert_eq!(spikes.row(100 + t), &sample.units[sample.offsets[t]..sample.offsets[t + 1]]);
+    }
+}
+
+#[test]
+fn stretch_and_jitter_move_events() {
+    let options = OpenOptions { samples: Some(20), ..OpenOptions::default() };
+    let source = open("spoken-digits", "train", &options).unwrap();
+    let encode = Encode::Bin { steps: 300, dt_ms: 5.0, units: 700 };
+    let load = |list| {
+        let pipeline = Arc::new(Pipeline::new(encode.clone(), list, source.kind()).unwrap());
+        load_batch(source.clone(), pipeline, LoaderOptions::default(), 0).unwrap()
+    };
+    let plain = load(vec![]);
+    let moved =
+        load(vec![Augment::Jitter { sigma_ms: 6.0, prob: 1.0 }, Augment::Stretch { low: 0.9, high: 1.1, prob: 1.0 }]);
+    let (Input::Spikes(a), Input::Spikes(b)) = (&plain.input, &moved.input) else { panic!("bins are spikes") };
+    assert_ne!(a, b);
+    // A few events near the start may be moved before it.
+    assert!(b.events() <= a.events() && b.events() + 50 > a.events(), "{} of {}", b.events(), a.events());
+    assert_eq!(load(vec![Augment::Jitter { sigma_ms: 6.0, prob: 0.0 }]), plain);
+}
+
+/// A source that fails at one sample and counts what is read.
+#[derive(Debug)]
+struct Fragile {
+    inner: Arc<dyn Source>,
+    bad: usize,
+    panics: bool,
+    reads: AtomicUsize,
+}
+
+impl Source for Fragile {
+    fn name(&self) -> &str {
+        "fragile"
+    }
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+    fn class_names(&self) -> &[String] {
+        self.inner.class_names()
+    }
+    fn label(&self) -> Option<&str> {
+        None
+    }
+    fn kind(&self) -> SourceKind {
+        self.inner.kind()
+    }
+    fn read(&self, index: usize, into: &mut Sample) -> Result<()> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        assert!(!(self.panics && index == self.bad), "on purpose");
+        if index == self.bad {
+            return Err(Error::Index { set: "fragile".into(), index, len: 0 });
+        }
+        self.inner.read(index, into)
+    }
+}
+
+fn fragile(bad: usize, panics: bool) -> (Arc<Fragile>, Arc<Pipeline>) {
+    let inner = images(200);
+    let pipeline = augmented(&*inner);
+    (Arc::new(Fragile { inner, bad, panics, reads: AtomicUsize::new(0) }), pipeline)
+}
+
+#[test]
+fn an_error_in_the_background_ends_the_epoch_where_it_happens() {
+    for threads in [0, 1, 3] {
+        let (source, pipeline) = fragile(70, false);
+        let options = LoaderOptions { batch: 10, threads, ..LoaderOptions::default() };
+        let results: Vec<_> = Loader::new(source, pipeline, options).unwrap().collect();
+        assert_eq!(results.len(), 8);
+        assert!(results[..7].iter().all(Result::is_ok));
+        assert!(matches!(results[7], Err(Error::Index { index: 70, .. })));
+    }
+}
+
+#[test]
+fn a_panic_in_the_background_is_an_error_of_its_batch() {
+    let (source, pipeline) = fragile(25, true);
+    let options = LoaderOptions { batch: 10, ..LoaderOptions::default() };
+    let results: Vec<_> = Loader::new(source, pipeline, options).unwrap().collect();
+    assert_eq!(results.len(), 3);
+    assert!(matches!(results[2], Err(Error::LoaderStopped { batch: 2 })));
+}
+
+#[test]
+fn dropping_a_loader_ends_its_threads() {
+    let (source, pipeline) = fragile(usize::MAX, false);
+    let options = LoaderOptions { batch: 10, threads: 2, prefetch: 2, ..LoaderOptions::default() };
+    let mut loader = Loader::new(source.clone(), pipeline, options).unwrap();
+    loader.next().unwrap().unwrap();
+    drop(loader);
+    // The threads held the only other references, and nothing more is read.
+    assert_eq!(Arc::strong_count(&source), 1);
+    assert!(source.reads.load(Ordering::Relaxed) < 200);
+}
+
+#[test]
+fn settings_that_do_not_fit_are_refused() {
+    let source = images(10);
+    let text = |r: Result<Pipeline>| r.unwrap_err().to_string();
+    let bin = Encode::Bin { steps: 10, dt_ms: 1.0, units: 0 };
+    let kind = source.kind();
+    assert_eq!(text(Pipeline::new(bin, vec![], kind)), "encoding bin: images 28x28x1, expected events");
+    assert_eq!(
+        text(Pipeline::new(Encode::Latency { steps: 0 }, vec![], kind)),
+        "encoding latency: steps: 0, expected 1..=1048576"
+    );
+    let latency = || Encode::Latency { steps: 4 };
+    let events = SourceKind::Events { units: 700, sensor: None };
+    assert_eq!(
+        text(Pipeline::new(latency(), vec![], events)),
+        "encoding latency: events of 700 units, expected images or vectors"
+    );
+    assert!(text(Pipeline::new(Encode::Ready, vec![], kind)).contains("expected spikes"));
+    let dt = Encode::Bin { steps: 10, dt_ms: f32::NAN, units: 0 };
+    assert!(text(Pipeline::new(dt, vec![], events)).contains("encoding bin: dt_ms: NaN"));
+    let repeat = Encode::Repeat { steps: 4, mean: vec![0.5], std: vec![] };
+    assert!(text(Pipeline::new(repeat, vec![], kind)).contains("1 means, 0 deviations"));
+    let repeat = Encode::Repeat { steps: 4, mean: vec![0.5], std: vec![0.0] };
+    assert!(text(Pipeline::new(repeat, vec![], kind)).contains("std above 0"));
+    for (list, want) in [
+        (Augment::Flip { prob: 1.5 }, "augmentation flip: prob: 1.5, expected 0..=1"),
+        (Augment::Jitter { sigma_ms: 1.0, prob: 1.0 }, "augmentation jitter: images 28x28x1, expected events"),
+        (Augment::Perspective { distortion: -0.1, prob: 1.0 }, "augmentation perspective: distortion: -0.1"),
+    ] {
+        let got = text(Pipeline::new(latency(), vec![list], kind));
+        assert!(got.contains(want), "{got}");
+    }
+    let stretch = Augment::Stretch { low: 1.1, high: 0.9, prob: 1.0 };
+    let bin = Encode::Bin { steps: 10, dt_ms: 1.0, units: 0 };
+    assert!(text(Pipeline::new(bin, vec![stretch], events)).contains("stretch: high"));
+
+    let pipeline = Arc::new(Pipeline::new(latency(), vec![], SourceKind::Vectors(4)).unwrap());
+    let wrong = Loader::new(source.clone(), pipeline, options()).unwrap_err().to_string();
+    assert_eq!(wrong, "data set digits-sim/train: images 28x28x1, expected vectors of 4 values");
+    let pipeline = Arc::new(Pipeline::new(latency(), vec![], kind).unwrap());
+    let new = |options| Loader::new(source.clone(), pipeline.clone(), options).map(|_| ()).unwrap_err().to_string();
+    assert_eq!(new(LoaderOptions { batch: 0, ..options() }), "batch size: 0, expected at least 1");
+    assert_eq!(new(LoaderOptions { first_batch: 2, ..options() }), "first batch: 2, expected at most 1");
+    assert!(new(LoaderOptions { limit: Some(0), ..options() }).contains("0 samples"));
+    assert!(load_batch(source, pipeline, options(), 1).unwrap_err().to_string().contains("batch: 1, expected below 1"));
+}
