@@ -160,8 +160,6 @@ pub struct RunOptions {
     pub out: Option<PathBuf>,
     /// Go on from the last checkpoint in `out`, if there is one.
     pub resume: bool,
-    /// Read all samples into memory first.
-    pub in_memory: bool,
     /// Log loss and spikes of every batch.
     pub log_batches: bool,
 }
@@ -204,10 +202,7 @@ impl Split {
         samples: usize,
         options: &RunOptions,
     ) -> Result<Self> {
-        let mut source = snn_data::open(&experiment.data.set, split, &options.data)?;
-        if options.in_memory {
-            source = Arc::new(snn_data::InMemory::new(&*source)?);
-        }
+        let source = snn_data::open(&experiment.data.set, split, &options.data)?;
         let pipeline = Pipeline::new(experiment.data.encode.clone(), augment, source.kind())?;
         Ok(Self { source, pipeline: Arc::new(pipeline), limit: (samples > 0).then_some(samples) })
     }

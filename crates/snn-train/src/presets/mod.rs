@@ -57,8 +57,8 @@ pub fn find(name: &str) -> Result<Preset> {
 
 #[cfg(test)]
 mod tests {
+    use snn_core::reference::Reference;
     use snn_core::{Kind, Map, Signal};
-    use snn_cpu::Cpu;
 
     use super::*;
     use crate::Stack;
@@ -88,9 +88,9 @@ mod tests {
     /// The published count of the MNIST model: weights, biases and decays of both layers.
     #[test]
     fn models_have_the_published_sizes() {
-        let cpu = Cpu::new(1).unwrap();
+        let device = Reference::<f32>::new();
         let count = |name: &str, input: Signal, classes: usize| {
-            let stack = Stack::build(&cpu, &find(name).unwrap().experiment.model, input, classes, 1).unwrap();
+            let stack = Stack::build(&device, &find(name).unwrap().experiment.model, input, classes, 1).unwrap();
             stack.parameters().map(|(_, p)| p.value.len()).sum::<usize>()
         };
         let mnist = Signal { kind: Kind::Spikes, steps: 100, map: Map::new(28, 28, 1) };

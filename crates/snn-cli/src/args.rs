@@ -1,0 +1,321 @@
+//! The command line: what can be typed, and what it means.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::report::Profile;
+
+/// Train, evaluate, benchmark and reproduce spiking neural networks.
+#[derive(Debug, Parser)]
+#[command(name = "snn", version, max_term_width = 110, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Print results only.
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a preset or a configuration file.
+    Train(Train),
+    /// Test a trained model.
+    Eval(Eval),
+    /// Write a trained model's prediction for every sample of a split.
+    Predict(Predict),
+    /// Show layers, shapes, parameters and memory of an experiment before running it.
+    Info(Info),
+    /// List all presets with the published row that each stands for.
+    Presets(Presets),
+    /// List, download, convert and describe data sets.
+    #[command(subcommand)]
+    Data(Data),
+    /// Time the hot operations, or a layer against a peer.
+    Bench(BenchArgs),
+    /// Draw the course of one or several runs.
+    Plot(Plot),
+    /// Compute a figure or table of a paper.
+    Reproduce(Reproduce),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Run golden cases on the reference and on every backend.
+    #[command(hide = true)]
+    Golden(Golden),
+}
+
+/// Where data is, and on what the work runs.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Place {
+    /// Directory of data sets [default: $SNN_DATA_DIR, or `data`].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Device: `cpu`, or `cuda[:N]` where there is one.
+    #[arg(long, default_value = "cpu")]
+    pub(crate) device: String,
+    /// Threads; 0 takes one per core. Results do not depend on it.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) threads: usize,
+}
+
+/// An experiment and changes to it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Which {
+    /// A preset (see `snn presets`) or a configuration file.
+    #[arg(value_name = "PRESET|FILE")]
+    pub(crate) experiment: String,
+    #[command(flatten)]
+    pub(crate) changes: Changes,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Changes {
+    /// Change a value, for example `train.batch=64` or `model.layers.0.width=300`; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Epochs to train.
+    #[arg(long)]
+    pub(crate) epochs: Option<u32>,
+    /// Seed of weights, order and augmentation.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Train {
+    /// A preset (see `snn presets`) or a configuration file; with `--resume` the one in `--out` by default.
+    #[arg(value_name = "PRESET|FILE", required_unless_present = "resume")]
+    pub(crate) experiment: Option<String>,
+    #[command(flatten)]
+    pub(crate) changes: Changes,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Directory of the result, logs and checkpoints [default: `runs/NAME`, the next free one].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Go on from the last checkpoint in `--out`.
+    #[arg(long, requires = "out")]
+    pub(crate) resume: bool,
+    /// Read samples from disk in every epoch, however small the set is.
+    #[arg(long)]
+    pub(crate) stream: bool,
+    /// Print one JSON object per line; the last one holds the result.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Eval {
+    /// The model: `model.safetensors` of a run, or the run's directory.
+    pub(crate) model: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Change a value of the model's experiment, for example `data.set=shd`; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// The split.
+    #[arg(long)]
+    pub(crate) split: Option<String>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Predict {
+    #[command(flatten)]
+    pub(crate) eval: Eval,
+    /// The file to write, as CSV [default: standard output].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Info {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Print as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Presets {
+    /// Only names that contain this.
+    pub(crate) filter: Option<String>,
+    /// Print one preset's configuration, ready to be edited.
+    #[arg(long, value_name = "NAME", conflicts_with = "filter")]
+    pub(crate) show: Option<String>,
+    /// Print as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Data {
+    /// List data sets: published and generated.
+    List,
+    /// Download and verify data sets.
+    Download(Download),
+    /// Convert downloaded data sets to HDF5.
+    Convert(Names),
+    /// Say what is there of data sets.
+    Info(Names),
+    /// Write a generated set to a converted file, at any size.
+    Generate(Generate),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Names {
+    /// Data sets.
+    #[arg(required = true)]
+    pub(crate) names: Vec<String>,
+    /// Directory of data sets [default: $SNN_DATA_DIR, or `data`].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Download {
+    #[command(flatten)]
+    pub(crate) names: Names,
+    /// A directory or an address that holds the files under their published names.
+    #[arg(long, value_name = "DIR|URL")]
+    pub(crate) mirror: Option<String>,
+    /// Use only what is there already.
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// Accept a subset or look-alike; its results then carry its label.
+    #[arg(long)]
+    pub(crate) accept_nonstandard: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Generate {
+    /// The generated set (see `snn data list`).
+    pub(crate) name: String,
+    /// The split.
+    #[arg(long, default_value = "train")]
+    pub(crate) split: String,
+    /// Samples.
+    #[arg(long)]
+    pub(crate) samples: Option<usize>,
+    /// Seed.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// The file to write.
+    #[arg(long, value_name = "FILE.h5")]
+    pub(crate) out: PathBuf,
+    /// Write the variable-length layout of SHD instead of the project's own.
+    #[arg(long)]
+    pub(crate) vlen: bool,
+}
+
+/// What to time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchWhat {
+    /// Every hot operation at a small, a typical and a large size.
+    Ops,
+    /// A whole layer: projection and neurons, forward and backward.
+    Layer,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// What to time.
+    #[arg(default_value = "ops")]
+    pub(crate) what: BenchWhat,
+    /// Neuron models of the layer, comma separated.
+    #[arg(long, value_delimiter = ',', default_value = "block,single")]
+    pub(crate) model: Vec<crate::bench::LayerModel>,
+    /// Batch sizes, comma separated.
+    #[arg(long, value_delimiter = ',', default_value = "64")]
+    pub(crate) batch: Vec<usize>,
+    /// Time steps, comma separated.
+    #[arg(long, value_delimiter = ',', default_value = "128")]
+    pub(crate) steps: Vec<usize>,
+    /// Inputs of the layer.
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) n_in: usize,
+    /// Neurons, comma separated.
+    #[arg(long, value_delimiter = ',', default_value = "100")]
+    pub(crate) n: Vec<usize>,
+    /// Share of active inputs; without it the published synthetic spikes, U(0, 200) events per sequence and input.
+    #[arg(long)]
+    pub(crate) density: Option<f64>,
+    /// Timings per cell, at least; one more comes first and is dropped.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) repeats: usize,
+    /// Peers to time in the same run, comma separated (names of the peer script; `auto` for the model's own).
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) peer: Vec<String>,
+    /// A Python with torch, for the peers.
+    #[arg(long, value_name = "PYTHON")]
+    pub(crate) peer_python: Option<PathBuf>,
+    /// Device: `cpu`, or `cuda[:N]` where there is one.
+    #[arg(long, default_value = "cpu")]
+    pub(crate) device: String,
+    /// Threads; 0 takes one per core.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) threads: usize,
+    /// Let the peers' time loops slice the current at every step, as the published code does.
+    #[arg(long, requires = "peer_python")]
+    pub(crate) sliced: bool,
+    /// Only operations whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Option<String>,
+    /// Print one JSON object per line, or write everything to FILE as JSON and print tables.
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    pub(crate) json: Option<Option<PathBuf>>,
+    /// Compare with an earlier run's `--json FILE`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) compare: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plot {
+    /// Directories of runs.
+    #[arg(required = true)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Where to write SVG, PNG and CSV [default: the first run].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reproduce {
+    /// What: figure1, figure2, figure3 or figure4.
+    pub(crate) target: String,
+    /// How much: minutes, tens of minutes, or the published protocol.
+    #[arg(long, default_value = "smoke")]
+    pub(crate) profile: Profile,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Directory of results.
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub(crate) out: PathBuf,
+    /// A Python with torch, to time the peers in the same run (figure 3).
+    #[arg(long, value_name = "PYTHON")]
+    pub(crate) peer_python: Option<PathBuf>,
+    /// Data sets to use, comma separated [default: all that are present, or built-in ones].
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) sets: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Golden {
+    /// The system, a folder's name; all of them without one.
+    pub(crate) system: Option<String>,
+    /// Folder of systems, or the system's own [default: the project's copy].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Directory of data sets, for cases that need one.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}

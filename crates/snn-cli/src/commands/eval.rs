@@ -1,0 +1,109 @@
+//! `snn eval` and `snn predict`: a trained model on a split.
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use snn_core::{Mode, Real};
+use snn_cpu::Cpu;
+use snn_data::{Loader, LoaderOptions};
+use snn_train::trainer::{RunOptions, Split, Upload, build_model, evaluate};
+use snn_train::{Experiment, Stack, checkpoint};
+
+use super::apply;
+use crate::args::{Eval, Predict};
+use crate::console;
+
+/// A model with its experiment, ready to run.
+struct Loaded {
+    device: Cpu,
+    experiment: Experiment,
+    split: Split,
+    stack: Stack<Cpu>,
+    path: PathBuf,
+}
+
+fn load(args: &Eval) -> Result<Loaded> {
+    let device = args.place.device()?;
+    let path = if args.model.is_dir() { args.model.join("model.safetensors") } else { args.model.clone() };
+    let text = checkpoint::experiment_of(&path)?;
+    let mut experiment = Experiment::from_toml(&path.display().to_string(), &text)?;
+    apply(&mut experiment, &args.set)?;
+    if let Some(split) = &args.split {
+        experiment.data.test.clone_from(split);
+    }
+    let split = Split::test(&experiment, &RunOptions { data: args.place.open_options(), ..RunOptions::default() })?;
+    let mut stack = build_model(&device, &experiment, &split)?;
+    checkpoint::load_model(&device, &path, &mut stack)?;
+    Ok(Loaded { device, experiment, split, stack, path })
+}
+
+pub(crate) fn run(args: &Eval) -> Result<()> {
+    let mut m = load(args)?;
+    let result = evaluate(&m.device, &mut m.stack, &m.split, m.experiment.train.batch)?;
+    let label = m.split.source.label();
+    if args.json {
+        return console::json(&serde_json::json!({
+            "event": "result",
+            "model": m.path.display().to_string(),
+            "data": m.split.source.name(),
+            "data_label": label,
+            "test_accuracy": result.accuracy,
+            "test_loss": result.loss,
+            "spikes_per_sample": result.spikes_per_sample,
+            "spikes_per_layer": result.spikes_per_layer,
+            "samples": result.samples,
+        }));
+    }
+    let label = label.map_or(String::new(), |l| format!(" ({l}: not the published data set)"));
+    console::line(format_args!(
+        "{}{label}: accuracy {:.2} %, loss {:.4}, {:.1} spikes per sample, {} samples",
+        m.split.source.name(),
+        100.0 * result.accuracy,
+        result.loss,
+        result.spikes_per_sample,
+        result.samples
+    ))
+}
+
+pub(crate) fn predict(args: &Predict) -> Result<()> {
+    let mut m = load(&args.eval)?;
+    let mut text = BufWriter::new(Vec::new());
+    let names = m.split.source.class_names();
+    writeln!(text, "sample,label,predicted,correct,confidence,{}", quoted(names))?;
+    let mut upload = Upload::new(&m.device);
+    let options = LoaderOptions { batch: m.experiment.train.batch, ..LoaderOptions::default() };
+    for batch in Loader::new(m.split.source.clone(), m.split.pipeline.clone(), options)? {
+        let batch = batch?;
+        m.stack.forward(&m.device, upload.batch(&m.device, &batch)?, Mode::Evaluate)?;
+        let logits = &m.stack.output().values("predict")?.data;
+        let rows = logits.chunks(logits.len() / batch.labels.len().max(1));
+        for ((sample, label), row) in batch.samples.iter().zip(&batch.labels).zip(rows) {
+            let predicted = snn_train::losses::argmax(row);
+            let confidence = confidence(row, predicted);
+            let correct = predicted == *label as usize;
+            write!(text, "{sample},{label},{predicted},{correct},{confidence:.6}")?;
+            for logit in row {
+                write!(text, ",{logit}")?;
+            }
+            writeln!(text)?;
+        }
+    }
+    let bytes = text.into_inner()?;
+    match &args.out {
+        Some(path) => Ok(checkpoint::write_atomic(Path::new(path), &bytes)?),
+        None => Ok(std::io::stdout().write_all(&bytes)?),
+    }
+}
+
+/// Class names as CSV fields.
+fn quoted(names: &[String]) -> String {
+    let fields = names.iter().map(|n| format!("\"{}\"", n.replace('"', "\"\"")));
+    fields.collect::<Vec<_>>().join(",")
+}
+
+/// The softmax share of one logit.
+fn confidence(row: &[f32], of: usize) -> f64 {
+    let top = row[of].value();
+    1.0 / row.iter().map(|x| (x.value() - top).exp()).sum::<f64>()
+}

@@ -1,0 +1,105 @@
+//! The subcommands, one file each.
+
+mod data;
+mod eval;
+mod golden;
+mod info;
+mod plot;
+mod presets;
+mod train;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::CommandFactory;
+use snn_cpu::Cpu;
+use snn_data::OpenOptions;
+use snn_train::{Experiment, presets as published};
+
+use crate::args::{Changes, Cli, Command, Place};
+use crate::usage;
+
+/// Runs a parsed command line.
+pub(crate) fn run(cli: Cli) -> Result<()> {
+    let quiet = cli.quiet;
+    match cli.command {
+        Command::Train(args) => train::run(&args, quiet),
+        Command::Eval(args) => eval::run(&args),
+        Command::Predict(args) => eval::predict(&args),
+        Command::Info(args) => info::run(&args),
+        Command::Presets(args) => presets::run(&args),
+        Command::Data(args) => data::run(&args, quiet),
+        Command::Bench(args) => crate::bench::run(&args, quiet),
+        Command::Plot(args) => plot::run(&args),
+        Command::Reproduce(args) => crate::reproduce::run(&args, quiet),
+        Command::Golden(args) => golden::run(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "snn", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+/// The directory of data sets: the argument, `$SNN_DATA_DIR`, or `data`.
+pub(crate) fn data_dir(argument: Option<&Path>) -> PathBuf {
+    argument
+        .map(Path::to_owned)
+        .or_else(|| std::env::var_os("SNN_DATA_DIR").filter(|v| !v.is_empty()).map(PathBuf::from))
+        .unwrap_or_else(|| PathBuf::from("data"))
+}
+
+impl Place {
+    /// How data sets are opened.
+    pub(crate) fn open_options(&self) -> OpenOptions {
+        OpenOptions { data_dir: data_dir(self.data_dir.as_deref()), ..OpenOptions::default() }
+    }
+
+    /// The device.
+    pub(crate) fn device(&self) -> Result<Cpu> {
+        device(&self.device, self.threads)
+    }
+}
+
+/// The device of that name.
+pub(crate) fn device(name: &str, threads: usize) -> Result<Cpu> {
+    match name.split_once(':').map_or(name, |(kind, _)| kind) {
+        "cpu" if name == "cpu" => Ok(Cpu::new(threads)?),
+        "cuda" => Err(anyhow::anyhow!("--device {name}: this version has no CUDA backend yet; use `cpu`")),
+        _ => Err(usage(format!("--device {name}: expected `cpu` or `cuda[:N]`"))),
+    }
+}
+
+/// The experiment of that name or file, with changes.
+pub(crate) fn experiment(which: &str, changes: &Changes) -> Result<Experiment> {
+    let path = Path::new(which);
+    let mut experiment = if path.extension().is_some_and(|e| e == "toml") || path.is_file() {
+        let text = std::fs::read_to_string(path).map_err(|e| usage(format!("{which}: {e}")))?;
+        let mut experiment = Experiment::from_toml(which, &text)?;
+        if experiment.name.is_empty() {
+            experiment.name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        }
+        experiment
+    } else {
+        published::find(which)?.experiment
+    };
+    apply(&mut experiment, &changes.set)?;
+    if let Some(epochs) = changes.epochs {
+        experiment.train.epochs = epochs;
+    }
+    if let Some(seed) = changes.seed {
+        experiment.train.seed = seed;
+    }
+    Ok(experiment)
+}
+
+/// Applies `--set KEY=VALUE` arguments.
+pub(crate) fn apply(experiment: &mut Experiment, set: &[String]) -> Result<()> {
+    Ok(set.iter().try_for_each(|s| experiment.set(s))?)
+}
+
+/// The most memory that this process has held, if the system tells.
+pub(crate) fn peak_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()? * 1024)
+}
