@@ -7,7 +7,7 @@ use crate::tensor::Tensor;
 
 /// Spikes or event counts `[B, T, N]` as row lists, on the host.
 ///
-/// Row `b * T + t` lists the units that are active in step `t` of sample `b`. A unit that is listed k times
+/// Row `b * T + t` lists the units that are active in step `t` of sample `b`, ascending. A unit that is listed k times
 /// counts k: event counts need no separate values, and the sum of two activities is the union of their lists.
 ///
 /// ```
@@ -59,8 +59,9 @@ impl Spikes {
     ///
     /// [`Error::Shape`] if the offsets do not describe `units`, [`Error::Unit`] if a unit is not below `width`.
     pub fn from_parts(batch: usize, steps: usize, width: usize, offsets: Vec<usize>, units: Vec<u32>) -> Result<Self> {
-        let spikes = Self { batch, steps, width, offsets, units };
+        let mut spikes = Self { batch, steps, width, offsets, units };
         spikes.check()?;
+        spikes.sort_rows();
         Ok(spikes)
     }
 
@@ -103,14 +104,26 @@ impl Spikes {
         self.offsets.push(self.units.len());
     }
 
-    /// Declares the buffer complete with `batch` samples.
+    /// Declares the buffer complete with `batch` samples, and puts every row in ascending order.
     ///
     /// # Errors
     ///
     /// As [`Spikes::from_rows`].
     pub fn finish(&mut self, batch: usize) -> Result<()> {
         self.batch = batch;
-        self.check()
+        self.check()?;
+        self.sort_rows();
+        Ok(())
+    }
+
+    /// Puts every row in ascending order; rows that are so already cost one look.
+    pub fn sort_rows(&mut self) {
+        for row in self.offsets.windows(2) {
+            let units = &mut self.units[row[0]..row[1]];
+            if !units.is_sorted() {
+                units.sort_unstable();
+            }
+        }
     }
 
     fn check(&self) -> Result<()> {
@@ -132,8 +145,8 @@ impl Spikes {
     /// Resizes to `lanes` with the lengths of all rows given, and hands out the offsets and the unit list to fill.
     ///
     /// This is how a backend writes spikes in parallel: the row lengths are known, the lists are not yet.
-    /// Units must be below `lanes.width`; that is the caller's promise and is checked in debug builds when the
-    /// spikes are next used.
+    /// Units must be below `lanes.width` and ascend in every row: that is the caller's promise
+    /// ([`Spikes::sort_rows`] keeps its second half).
     ///
     /// # Panics
     ///
@@ -223,6 +236,7 @@ impl Spikes {
             self.offsets.push(self.units.len());
         }
         self.batch = a.batch;
+        self.sort_rows();
         Ok(())
     }
 }

@@ -16,6 +16,12 @@ pub fn run<R>(work: impl FnOnce() -> R) -> R {
     ARCH.dispatch(work)
 }
 
+/// Runs a kernel that is written with vector registers, on the widest ones of this machine.
+#[inline(always)]
+pub(crate) fn vectorise<K: pulp::WithSimd>(kernel: K) -> K::Output {
+    ARCH.dispatch(kernel)
+}
+
 /// The instruction set in use, for reports.
 #[must_use]
 pub fn name() -> &'static str {
@@ -26,4 +32,18 @@ pub fn name() -> &'static str {
         Arch::V3(_) => "avx2",
         _ => "baseline",
     }
+}
+
+/// Asks for a slice to be in the cache soon, one request per cache line; does nothing where there is no such request.
+#[inline(always)]
+#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "a prefetch takes a raw pointer"))]
+pub(crate) fn prefetch(slice: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in slice.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing and cannot fault; the pointer is that of a live slice anyway.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = slice;
 }

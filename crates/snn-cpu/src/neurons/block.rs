@@ -10,7 +10,7 @@ use snn_core::backend::{BlockOps, Leak, LeakGrad};
 use snn_core::error::Result;
 use snn_core::neurons::block::{BlockNeuron, Start};
 
-use super::{SILENT, TILE, Tile, decays, reverse_tiles, spikes_from_times, with_slope};
+use super::{Row, SILENT, TILE, Tile, decays, reverse_tiles, spikes_from_times, two_rows, with_slope};
 use crate::memory::Cpu;
 use crate::simd;
 
@@ -77,54 +77,66 @@ fn forward(threshold: f32, beta: &[f32], state: &mut [f32], times: &mut [u32]) {
             *time = if *v > threshold { 0 } else { SILENT };
         }
         for t in 1..state.len() / width {
-            let (past, now) = state.split_at_mut(t * width);
-            let (past, now) = (&past[(t - 1) * width + at..(t - 1) * width + end], &mut now[at..end]);
-            let now = &mut now[..beta.len()];
-            for (((v, &before), &beta), time) in now.iter_mut().zip(past).zip(beta).zip(&mut *times) {
-                *v += beta * before;
-                *time = (*time).min(if *v > threshold { t as u32 } else { SILENT });
-            }
+            let (past, now) = two_rows(state, width, t, at, end);
+            forward_row(threshold, t as u32, beta, past, now, times);
         }
+    }
+}
+
+/// One step of one tile. A function of its own: its arguments cannot overlap, which the compiler would otherwise try
+/// to check for all steps at once, in vain.
+#[inline(always)]
+fn forward_row(threshold: f32, step: u32, beta: &[f32], past: &[f32], now: &mut [f32], times: &mut [u32]) {
+    let n = now.len();
+    let (beta, past, times) = (&beta[..n], &past[..n], &mut times[..n]);
+    for k in 0..n {
+        now[k] += beta[k] * past[k];
+        times[k] = times[k].min(if now[k] > threshold { step } else { SILENT });
     }
 }
 
 /// One tile of one sample, backwards in time.
 #[inline(always)]
-fn reverse(threshold: f32, slope: impl Fn(f32) -> f32, tile: Tile<'_>) {
-    let width = tile.width();
-    let mut rows = [[0.0_f32; TILE]; 3];
-    let [single, double, lam] = &mut rows;
-    let (single, double, lam) = (&mut single[..width], &mut double[..width], &mut lam[..width]);
-    let (beta, grad_beta, sum) = (&tile.beta[..width], &mut tile.grad_beta[..width], &mut tile.sum[..width]);
-    grad_beta.fill(0.0);
-    sum.fill(0.0);
-    for t in (0..tile.steps).rev() {
-        let row = t * tile.stride + tile.at;
-        let grad = &mut tile.grad[row..row + width];
-        let v = &tile.state[row..row + width];
-        // Before step 0 there is no membrane: `lam` of step 0 meets zeros there.
-        let zeros = [0.0_f32; TILE];
-        let before = if t > 0 { &tile.state[row - tile.stride..row - tile.stride + width] } else { &zeros[..width] };
-        if let Some(gm) = tile.grad_membrane {
-            let gm = &gm[row..row + width];
-            for n in 0..width {
-                single[n] += grad[n];
-                double[n] += single[n];
-                lam[n] = double[n] * slope(v[n] - threshold) + gm[n] + beta[n] * lam[n];
-                grad[n] = lam[n];
-                sum[n] += lam[n];
-                grad_beta[n] += lam[n] * before[n];
-            }
-        } else {
-            for n in 0..width {
-                single[n] += grad[n];
-                double[n] += single[n];
-                lam[n] = double[n] * slope(v[n] - threshold) + beta[n] * lam[n];
-                grad[n] = lam[n];
-                sum[n] += lam[n];
-                grad_beta[n] += lam[n] * before[n];
-            }
-        }
+fn reverse(threshold: f32, slope: impl Fn(f32) -> f32 + Copy, tile: Tile<'_>) {
+    let (mut single, mut double) = ([0.0_f32; TILE], [0.0_f32; TILE]);
+    tile.walk_back(
+        #[inline(always)]
+        |r| {
+            let Row { beta, state, before, grad_membrane, grad, lam, sum, grad_beta, .. } = r;
+            reverse_row(
+                threshold, slope, beta, state, before, grad_membrane, grad, lam, sum, grad_beta, &mut single, &mut double,
+            );
+        },
+    );
+}
+
+/// One step of one tile; see [`forward_row`] for why it is a function.
+#[expect(clippy::too_many_arguments, reason = "only arguments are known not to overlap")]
+#[inline(always)]
+fn reverse_row(
+    threshold: f32,
+    slope: impl Fn(f32) -> f32,
+    beta: &[f32],
+    state: &[f32],
+    before: &[f32],
+    grad_membrane: &[f32],
+    grad: &mut [f32],
+    lam: &mut [f32],
+    sum: &mut [f32],
+    grad_beta: &mut [f32],
+    single: &mut [f32],
+    double: &mut [f32],
+) {
+    let n = beta.len();
+    let (state, before, grad_membrane) = (&state[..n], &before[..n], &grad_membrane[..n]);
+    let (grad, lam, sum, grad_beta) = (&mut grad[..n], &mut lam[..n], &mut sum[..n], &mut grad_beta[..n]);
+    let (single, double) = (&mut single[..n], &mut double[..n]);
+    for k in 0..n {
+        single[k] += grad[k];
+        double[k] += single[k];
+        lam[k] = double[k] * slope(state[k] - threshold) + grad_membrane[k] + beta[k] * lam[k];
+        grad[k] = lam[k];
+        sum[k] += lam[k];
+        grad_beta[k] += lam[k] * before[k];
     }
-    tile.first.copy_from_slice(lam);
 }

@@ -6,7 +6,9 @@ use snn_core::error::{Result, check_len};
 use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
 use snn_core::{Lanes, Spikes};
 
-use super::{SILENT, TILE, Tile, decays, reverse_tiles, spikes_from_bits, spikes_from_times, with_slope, words};
+use super::{
+    Row, SILENT, TILE, Tile, decays, reverse_tiles, spikes_from_bits, spikes_from_times, two_rows, with_slope, words,
+};
 use crate::memory::Cpu;
 use crate::simd;
 
@@ -132,22 +134,24 @@ impl LifOps for Cpu {
     }
 }
 
-/// The row of step `t - 1` and the row of step `t`, cut to a tile.
-#[inline(always)]
-fn two_rows(state: &mut [f32], width: usize, t: usize, at: usize, end: usize) -> (&[f32], &mut [f32]) {
-    let (past, now) = state.split_at_mut(t * width);
-    (&past[(t - 1) * width + at..(t - 1) * width + end], &mut now[at..end])
-}
-
 /// One sample of the integrator: the current `[T, N]` becomes the membrane.
 #[inline(always)]
 fn integrate(beta: &[f32], state: &mut [f32]) {
     let width = beta.len();
     for t in 1..state.len() / width {
         let (past, now) = two_rows(state, width, t, 0, width);
-        for ((v, &before), &beta) in now.iter_mut().zip(past).zip(beta) {
-            *v += beta * before;
-        }
+        integrate_row(beta, past, now);
+    }
+}
+
+/// One step; a function of its own because its arguments cannot overlap, which the compiler would otherwise try to
+/// check for all steps at once, in vain. So are all row functions below.
+#[inline(always)]
+fn integrate_row(beta: &[f32], past: &[f32], now: &mut [f32]) {
+    let n = now.len();
+    let (beta, past) = (&beta[..n], &past[..n]);
+    for k in 0..n {
+        now[k] += beta[k] * past[k];
     }
 }
 
@@ -160,10 +164,7 @@ fn multi(threshold: f32, beta: &[f32], state: &mut [f32], bits: &mut [u32]) {
         for t in 0..state.len() / width {
             if t > 0 {
                 let (past, now) = two_rows(state, width, t, at, end);
-                for ((u, &before), &beta) in now.iter_mut().zip(past).zip(&beta[at..end]) {
-                    let v = if before > threshold { before - threshold } else { before };
-                    *u += beta * v;
-                }
+                multi_row(threshold, &beta[at..end], past, now);
             }
             let row = &state[t * width + at..t * width + end];
             let bits = &mut bits[t * words(width) + at / 32..];
@@ -174,18 +175,30 @@ fn multi(threshold: f32, beta: &[f32], state: &mut [f32], bits: &mut [u32]) {
     }
 }
 
-/// One bit per lane above the threshold.
+#[inline(always)]
+fn multi_row(threshold: f32, beta: &[f32], past: &[f32], now: &mut [f32]) {
+    let n = now.len();
+    let (beta, past) = (&beta[..n], &past[..n]);
+    for k in 0..n {
+        now[k] += beta[k] * if past[k] > threshold { past[k] - threshold } else { past[k] };
+    }
+}
+
+/// One bit per lane above the threshold, at most 32 lanes.
 #[inline(always)]
 fn pack(threshold: f32, lanes: &[f32]) -> u32 {
+    let mut bytes = [0_u8; 32];
     if let Ok(lanes) = <&[f32; 32]>::try_from(lanes) {
-        let mut word = 0;
-        for (k, &u) in lanes.iter().enumerate() {
-            word |= u32::from(u > threshold) << k;
-        }
-        word
+        bytes = lanes.map(|u| u8::from(u > threshold));
     } else {
-        lanes.iter().enumerate().fold(0, |word, (k, &u)| word | u32::from(u > threshold) << k)
+        bytes.iter_mut().zip(lanes).for_each(|(b, &u)| *b = u8::from(u > threshold));
     }
+    // Eight bytes of 0 or 1 become eight bits of one byte by a multiplication that gathers them at the top.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    bytes.chunks_exact(8).rev().fold(0, |word, eight| {
+        let eight = u64::from_le_bytes([eight[0], eight[1], eight[2], eight[3], eight[4], eight[5], eight[6], eight[7]]);
+        word << 8 | (eight.wrapping_mul(GATHER) >> 56) as u32
+    })
 }
 
 /// One sample of the single-spike neuron: the current becomes `u`, `times` the step of the spike.
@@ -195,115 +208,178 @@ fn single(threshold: f32, beta: &[f32], state: &mut [f32], times: &mut [u32]) {
     for at in (0..width).step_by(TILE) {
         let end = (at + TILE).min(width);
         let (beta, times) = (&beta[at..end], &mut times[at..end]);
-        for (u, time) in state[at..end].iter().zip(&mut *times) {
-            *time = if *u > threshold { 0 } else { SILENT };
-        }
+        first_crossings(threshold, 0, &state[at..end], times);
         for t in 1..state.len() / width {
             let (past, now) = two_rows(state, width, t, at, end);
-            let step = t as u32;
-            for (((u, &before), &beta), time) in now.iter_mut().zip(past).zip(beta).zip(&mut *times) {
-                // The membrane keeps its value at the spike and is 0 afterwards.
-                let v = if *time < step - 1 { 0.0 } else { before };
-                *u += beta * v;
-                *time = (*time).min(if *u > threshold { step } else { SILENT });
-            }
+            single_row(threshold, t as u32, beta, past, now, times);
         }
+    }
+}
+
+#[inline(always)]
+fn single_row(threshold: f32, step: u32, beta: &[f32], past: &[f32], now: &mut [f32], times: &mut [u32]) {
+    let n = now.len();
+    let (beta, past, times) = (&beta[..n], &past[..n], &mut times[..n]);
+    for k in 0..n {
+        // The membrane keeps its value at the spike and is 0 afterwards.
+        let v = if times[k] < step - 1 { 0.0 } else { past[k] };
+        now[k] += beta[k] * v;
+        times[k] = times[k].min(if now[k] > threshold { step } else { SILENT });
+    }
+}
+
+/// Lowers `times` to `step` where a lane lies above the threshold and had not done so before.
+#[inline(always)]
+fn first_crossings(threshold: f32, step: u32, row: &[f32], times: &mut [u32]) {
+    for (time, &u) in times.iter_mut().zip(row) {
+        *time = (*time).min(if u > threshold { step } else { SILENT });
     }
 }
 
 #[inline(always)]
 fn integrate_reverse(tile: Tile<'_>) {
-    let width = tile.width();
-    let mut lam = [0.0_f32; TILE];
-    let lam = &mut lam[..width];
-    let (beta, grad_beta, sum) = (&tile.beta[..width], &mut tile.grad_beta[..width], &mut tile.sum[..width]);
-    grad_beta.fill(0.0);
-    sum.fill(0.0);
-    let zeros = [0.0_f32; TILE];
-    for t in (0..tile.steps).rev() {
-        let row = t * tile.stride + tile.at;
-        let grad = &mut tile.grad[row..row + width];
-        let before = if t > 0 { &tile.state[row - tile.stride..row - tile.stride + width] } else { &zeros[..width] };
-        let gm = tile.grad_membrane.map_or(&zeros[..width], |g| &g[row..row + width]);
-        for n in 0..width {
-            lam[n] = gm[n] + beta[n] * lam[n];
-            grad[n] = lam[n];
-            sum[n] += lam[n];
-            grad_beta[n] += lam[n] * before[n];
-        }
-    }
-    tile.first.copy_from_slice(lam);
+    tile.walk_back(
+        #[inline(always)]
+        |r| integrate_reverse_row(r.beta, r.before, r.grad_membrane, r.grad, r.lam, r.sum, r.grad_beta),
+    );
 }
 
 #[inline(always)]
-fn multi_reverse(threshold: f32, through: f32, slope: impl Fn(f32) -> f32, tile: Tile<'_>) {
-    let width = tile.width();
-    let mut lam = [0.0_f32; TILE];
-    let lam = &mut lam[..width];
-    let (beta, grad_beta, sum) = (&tile.beta[..width], &mut tile.grad_beta[..width], &mut tile.sum[..width]);
-    grad_beta.fill(0.0);
-    sum.fill(0.0);
-    let zeros = [0.0_f32; TILE];
-    for t in (0..tile.steps).rev() {
-        let row = t * tile.stride + tile.at;
-        let grad = &mut tile.grad[row..row + width];
-        let u = &tile.state[row..row + width];
-        let before = if t > 0 { &tile.state[row - tile.stride..row - tile.stride + width] } else { &zeros[..width] };
-        let gm = tile.grad_membrane.map_or(&zeros[..width], |g| &g[row..row + width]);
-        for n in 0..width {
-            let carried = beta[n] * lam[n];
-            lam[n] = gm[n] + carried + (grad[n] - through * carried) * slope(u[n] - threshold);
-            grad[n] = lam[n];
-            sum[n] += lam[n];
-            let v = if before[n] > threshold { before[n] - threshold } else { before[n] };
-            grad_beta[n] += lam[n] * v;
-        }
+fn integrate_reverse_row(
+    beta: &[f32],
+    before: &[f32],
+    grad_membrane: &[f32],
+    grad: &mut [f32],
+    lam: &mut [f32],
+    sum: &mut [f32],
+    grad_beta: &mut [f32],
+) {
+    let n = beta.len();
+    let (before, grad_membrane) = (&before[..n], &grad_membrane[..n]);
+    let (grad, lam, sum, grad_beta) = (&mut grad[..n], &mut lam[..n], &mut sum[..n], &mut grad_beta[..n]);
+    for k in 0..n {
+        lam[k] = grad_membrane[k] + beta[k] * lam[k];
+        grad[k] = lam[k];
+        sum[k] += lam[k];
+        grad_beta[k] += lam[k] * before[k];
     }
-    tile.first.copy_from_slice(lam);
 }
 
 #[inline(always)]
-fn single_reverse(threshold: f32, mask: Path, slope: impl Fn(f32) -> f32, tile: Tile<'_>) {
-    let width = tile.width();
-    let mut rows = [[0.0_f32; TILE]; 2];
-    let [lam, grad_mask] = &mut rows;
-    let (lam, grad_mask) = (&mut lam[..width], &mut grad_mask[..width]);
-    let (beta, grad_beta, sum) = (&tile.beta[..width], &mut tile.grad_beta[..width], &mut tile.sum[..width]);
-    grad_beta.fill(0.0);
-    sum.fill(0.0);
+fn multi_reverse(threshold: f32, through: f32, slope: impl Fn(f32) -> f32 + Copy, tile: Tile<'_>) {
+    tile.walk_back(
+        #[inline(always)]
+        |r| {
+            let Row { beta, state, before, grad_membrane, grad, lam, sum, grad_beta, .. } = r;
+            multi_reverse_row(
+                threshold, through, slope, beta, state, before, grad_membrane, grad, lam, sum, grad_beta,
+            );
+        },
+    );
+}
+
+#[expect(clippy::too_many_arguments, reason = "only arguments are known not to overlap")]
+#[inline(always)]
+fn multi_reverse_row(
+    threshold: f32,
+    through: f32,
+    slope: impl Fn(f32) -> f32,
+    beta: &[f32],
+    state: &[f32],
+    before: &[f32],
+    grad_membrane: &[f32],
+    grad: &mut [f32],
+    lam: &mut [f32],
+    sum: &mut [f32],
+    grad_beta: &mut [f32],
+) {
+    let n = beta.len();
+    let (state, before, grad_membrane) = (&state[..n], &before[..n], &grad_membrane[..n]);
+    let (grad, lam, sum, grad_beta) = (&mut grad[..n], &mut lam[..n], &mut sum[..n], &mut grad_beta[..n]);
+    for k in 0..n {
+        let carried = beta[k] * lam[k];
+        lam[k] = grad_membrane[k] + carried + (grad[k] - through * carried) * slope(state[k] - threshold);
+        grad[k] = lam[k];
+        sum[k] += lam[k];
+        grad_beta[k] += lam[k] * if before[k] > threshold { before[k] - threshold } else { before[k] };
+    }
+}
+
+#[inline(always)]
+fn single_reverse(threshold: f32, mask: Path, slope: impl Fn(f32) -> f32 + Copy, tile: Tile<'_>) {
     // The spike time comes from the state once more: cheaper than keeping it for every layer.
     let mut times = [SILENT; TILE];
-    let times = &mut times[..width];
+    let times = &mut times[..tile.beta.len()];
     for t in 0..tile.steps {
         let row = t * tile.stride + tile.at;
-        for (time, &u) in times.iter_mut().zip(&tile.state[row..row + width]) {
-            *time = (*time).min(if u > threshold { t as u32 } else { SILENT });
-        }
+        first_crossings(threshold, t as u32, &tile.state[row..row + times.len()], times);
     }
     let attached = if mask == Path::Attached { 1.0 } else { 0.0 };
-    let zeros = [0.0_f32; TILE];
-    for t in (0..tile.steps).rev() {
-        let row = t * tile.stride + tile.at;
-        let step = t as u32;
-        let grad = &mut tile.grad[row..row + width];
-        let u = &tile.state[row..row + width];
-        let before = if t > 0 { &tile.state[row - tile.stride..row - tile.stride + width] } else { &zeros[..width] };
-        let gm = tile.grad_membrane.map_or(&zeros[..width], |g| &g[row..row + width]);
-        for n in 0..width {
-            let time = times[n];
-            // S against the mask before it: equal before the spike, above at it, below after it.
-            let w = if step < time { 0.5 } else if step == time { 1.0 } else { 0.0 };
-            let alive = if step <= time { 1.0 } else { 0.0 };
-            let h = if u[n] > threshold { 1.0 } else { 0.0 };
-            let gs = grad[n] + w * grad_mask[n];
-            let gv = gm[n] + beta[n] * lam[n];
-            grad_mask[n] = attached * ((1.0 - w) * grad_mask[n] - gs * h - gv * u[n]);
-            lam[n] = alive * (gv + gs * slope(u[n] - threshold));
-            grad[n] = lam[n];
-            sum[n] += lam[n];
-            let v = if step > time.saturating_add(1) { 0.0 } else { before[n] };
-            grad_beta[n] += lam[n] * v;
-        }
+    let mut grad_mask = [0.0_f32; TILE];
+    tile.walk_back(
+        #[inline(always)]
+        |r| {
+            let Row { step, beta, state, before, grad_membrane, grad, lam, sum, grad_beta } = r;
+            single_reverse_row(
+                threshold,
+                attached,
+                step as u32,
+                slope,
+                beta,
+                state,
+                before,
+                grad_membrane,
+                times,
+                grad,
+                lam,
+                sum,
+                grad_beta,
+                &mut grad_mask,
+            );
+        },
+    );
+}
+
+#[expect(clippy::too_many_arguments, reason = "only arguments are known not to overlap")]
+#[inline(always)]
+fn single_reverse_row(
+    threshold: f32,
+    attached: f32,
+    step: u32,
+    slope: impl Fn(f32) -> f32,
+    beta: &[f32],
+    state: &[f32],
+    before: &[f32],
+    grad_membrane: &[f32],
+    times: &[u32],
+    grad: &mut [f32],
+    lam: &mut [f32],
+    sum: &mut [f32],
+    grad_beta: &mut [f32],
+    grad_mask: &mut [f32],
+) {
+    let n = beta.len();
+    let (state, before, grad_membrane, times) = (&state[..n], &before[..n], &grad_membrane[..n], &times[..n]);
+    let (grad, lam, sum, grad_beta) = (&mut grad[..n], &mut lam[..n], &mut sum[..n], &mut grad_beta[..n]);
+    let grad_mask = &mut grad_mask[..n];
+    for k in 0..n {
+        let (time, u) = (times[k], state[k]);
+        // S against the mask before it: equal before the spike, above at it, below after it.
+        let w = if step < time {
+            0.5
+        } else if step == time {
+            1.0
+        } else {
+            0.0
+        };
+        let alive = if step <= time { 1.0 } else { 0.0 };
+        let h = if u > threshold { 1.0 } else { 0.0 };
+        let gs = grad[k] + w * grad_mask[k];
+        let gv = grad_membrane[k] + beta[k] * lam[k];
+        grad_mask[k] = attached * ((1.0 - w) * grad_mask[k] - gs * h - gv * u);
+        lam[k] = alive * (gv + gs * slope(u - threshold));
+        grad[k] = lam[k];
+        sum[k] += lam[k];
+        grad_beta[k] += lam[k] * if step > time.saturating_add(1) { 0.0 } else { before[k] };
     }
-    tile.first.copy_from_slice(lam);
 }

@@ -6,9 +6,10 @@ pub mod lif;
 use rayon::prelude::*;
 use snn_core::backend::{Leak, LeakGrad};
 use snn_core::error::{Result, check_len};
-use snn_core::{Lanes, Spikes, Surrogate};
+use snn_core::{Lanes, Spikes};
 
 use crate::memory::Cpu;
+use crate::simd;
 
 /// Neurons that a scan takes at a time: all rows of its state stay in the first-level cache.
 pub(crate) const TILE: usize = 1024;
@@ -50,9 +51,52 @@ pub(crate) struct Tile<'a> {
     pub(crate) sum: &'a mut [f32],
 }
 
+/// One step of a reverse pass over a tile: rows of equal length.
+pub(crate) struct Row<'a> {
+    pub(crate) step: usize,
+    pub(crate) beta: &'a [f32],
+    pub(crate) state: &'a [f32],
+    /// The state of the step before; zeros before step 0.
+    pub(crate) before: &'a [f32],
+    /// The incoming gradient on the membrane; zeros if there is none.
+    pub(crate) grad_membrane: &'a [f32],
+    pub(crate) grad: &'a mut [f32],
+    /// The gradient on the current of the step after, to be replaced by this step's.
+    pub(crate) lam: &'a mut [f32],
+    pub(crate) sum: &'a mut [f32],
+    pub(crate) grad_beta: &'a mut [f32],
+}
+
 impl Tile<'_> {
-    pub(crate) fn width(&self) -> usize {
-        self.beta.len()
+    /// Calls `visit` for every step, last to first.
+    #[inline(always)]
+    pub(crate) fn walk_back(self, mut visit: impl FnMut(Row<'_>)) {
+        let width = self.beta.len();
+        let (zeros, mut lam) = ([0.0_f32; TILE], [0.0_f32; TILE]);
+        let (zeros, lam) = (&zeros[..width], &mut lam[..width]);
+        self.grad_beta.fill(0.0);
+        self.sum.fill(0.0);
+        for step in (0..self.steps).rev() {
+            let row = step * self.stride + self.at;
+            // Rows come in falling order, which hardware does not foresee: ask for the next ones now.
+            if step > 2 {
+                let ahead = row - 2 * self.stride;
+                simd::prefetch(&self.grad[ahead..ahead + width]);
+                simd::prefetch(&self.state[ahead - self.stride..ahead - self.stride + width]);
+            }
+            visit(Row {
+                step,
+                beta: self.beta,
+                state: &self.state[row..row + width],
+                before: if step > 0 { &self.state[row - self.stride..row - self.stride + width] } else { zeros },
+                grad_membrane: self.grad_membrane.map_or(zeros, |g| &g[row..row + width]),
+                grad: &mut self.grad[row..row + width],
+                lam,
+                sum: self.sum,
+                grad_beta: self.grad_beta,
+            });
+        }
+        self.first.copy_from_slice(lam);
     }
 }
 
@@ -143,24 +187,31 @@ pub(crate) fn reverse_tiles(
     Ok(())
 }
 
-/// Calls `$scan` with the slope of the surrogate as a closure, so that each surrogate gets its own vectorised loop.
+/// The row of step `t - 1` and the row of step `t`, cut to a tile.
+#[inline(always)]
+pub(crate) fn two_rows(state: &mut [f32], width: usize, t: usize, at: usize, end: usize) -> (&[f32], &mut [f32]) {
+    let (past, now) = state.split_at_mut(t * width);
+    (&past[(t - 1) * width + at..(t - 1) * width + end], &mut now[at..end])
+}
+
+/// Runs `$body` with the surrogate's slope as a closure, so that each surrogate gets its own vectorised loop.
+///
+/// Every arm names its variant anew inside the closure: a variant that came in by a capture would be looked up in the
+/// loop, and no loop with that branch in it is vectorised.
 macro_rules! with_slope {
     ($surrogate:expr, $slope:ident => $body:expr) => {
+        with_slope!(@arms $surrogate, $slope => $body,
+            FastSigmoid { scale }, Boxcar { half_width }, MultiGaussian { height, width, gain }, Arctan { alpha })
+    };
+    (@arms $surrogate:expr, $slope:ident => $body:expr, $($variant:ident { $($field:ident),* }),*) => {
         match $surrogate {
-            s @ snn_core::Surrogate::FastSigmoid { .. } => {
+            $(snn_core::Surrogate::$variant { $($field),* } => {
                 let $slope = $crate::neurons::slope_fn(
                     #[inline(always)]
-                    move |u| $crate::neurons::fast_sigmoid(s, u),
+                    move |u| snn_core::Surrogate::$variant { $($field),* }.slope(u),
                 );
                 $body
-            }
-            s => {
-                let $slope = $crate::neurons::slope_fn(
-                    #[inline(always)]
-                    move |u| s.slope(u),
-                );
-                $body
-            }
+            })*
         }
     };
 }
@@ -169,18 +220,6 @@ pub(crate) use with_slope;
 /// Gives a closure back: a place for its `#[inline(always)]`, which `let` does not take.
 pub(crate) fn slope_fn<F: Fn(f32) -> f32 + Copy + Sync>(slope: F) -> F {
     slope
-}
-
-/// The fast sigmoid alone, so that the other surrogates' code stays out of the loop.
-#[inline(always)]
-pub(crate) fn fast_sigmoid(surrogate: Surrogate, u: f32) -> f32 {
-    match surrogate {
-        Surrogate::FastSigmoid { scale } => {
-            let d = scale as f32 * u.abs() + 1.0;
-            1.0 / (d * d)
-        }
-        other => other.slope(u),
-    }
 }
 
 /// Turns the spike time of every lane, `[B, N]` with [`SILENT`] for none, into row lists.

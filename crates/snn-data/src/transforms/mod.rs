@@ -172,7 +172,7 @@ impl Pipeline {
         let lanes = Lanes::new(batch, self.signal.steps, self.signal.width());
         let listed = !matches!(self.encode, Encode::Latency { .. });
         // A counting sort by step: how many events each row gets, then every event to its row. Events of one row
-        // stay in the order of the sample, which for images is the order of the units.
+        // stay in the order of the sample, which for images is the order of the units that rows must have.
         let Scratch { steps, units, starts, counts, .. } = scratch;
         counts.clear();
         counts.resize(lanes.rows(), 0);
@@ -196,6 +196,10 @@ impl Pipeline {
             } else {
                 steps[ends[0]..ends[1]].iter().zip(0..).for_each(|(&s, u)| place(s, u));
             }
+        }
+        // Rows of spikes ascend; events of one step come in the order of their times.
+        if listed {
+            spikes.sort_rows();
         }
     }
 
