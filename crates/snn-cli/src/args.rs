@@ -140,6 +140,9 @@ pub(crate) struct Info {
     pub(crate) which: Which,
     #[command(flatten)]
     pub(crate) place: Place,
+    /// State the memory of `snn train --stream`.
+    #[arg(long)]
+    pub(crate) stream: bool,
     /// Print as JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -44,15 +44,18 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// Whether the fault lies in what was asked: arguments, configuration, names.
 fn is_usage(error: &anyhow::Error) -> bool {
+    let data = |e: &snn_data::Error| {
+        use snn_data::Error::{Config, UnknownSet, UnknownSplit};
+        matches!(e, Config { .. } | UnknownSet { .. } | UnknownSplit { .. })
+    };
     error.chain().any(|e| {
         e.is::<Usage>()
-            || matches!(
-                e.downcast_ref::<snn_train::Error>(),
-                Some(snn_train::Error::Config { .. } | snn_train::Error::Fit { .. })
-            )
-            || matches!(
-                e.downcast_ref::<snn_data::Error>(),
-                Some(snn_data::Error::Config { .. } | snn_data::Error::UnknownSet { .. })
-            )
+            || e.downcast_ref().is_some_and(data)
+            || match e.downcast_ref::<snn_train::Error>() {
+                Some(snn_train::Error::Config { .. } | snn_train::Error::Fit { .. }) => true,
+                // Its source is what lies behind the inner error, so the inner one is no link of the chain.
+                Some(snn_train::Error::Data(e)) => data(e),
+                _ => false,
+            }
     })
 }

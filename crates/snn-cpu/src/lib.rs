@@ -8,6 +8,7 @@
 //! * [`published`] keeps the algorithms as the papers timed them, for the comparison benchmark alone.
 
 pub mod conv;
+pub mod limits;
 pub mod linalg;
 pub mod memory;
 pub mod neurons;

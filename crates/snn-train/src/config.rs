@@ -436,7 +436,10 @@ impl Experiment {
     ///
     /// [`Error::Config`] naming the file, the line, and what would be right.
     pub fn from_toml(place: &str, text: &str) -> Result<Self> {
-        let experiment: Self = toml::from_str(text).map_err(|e| explain(place, &e))?;
+        let experiment: Self = toml::from_str(text).map_err(|e| {
+            let line = e.span().map(|at| text.bytes().take(at.start).filter(|&b| b == b'\n').count() + 1);
+            explain(&line.map_or_else(|| place.to_owned(), |line| format!("{place}:{line}")), &e)
+        })?;
         experiment.check()?;
         Ok(experiment)
     }

@@ -18,9 +18,9 @@ pub enum Error {
         reason: String,
     },
     /// Two layers do not fit together.
-    #[error("layer {second} ({name}) takes {takes}, but layer {first} gives {gives}")]
+    #[error("layer {second} ({name}) takes {takes}, but {first} gives {gives}")]
     Fit {
-        /// The layer that gives, `input` for the data.
+        /// What gives: `layer 0`, `the input`.
         first: String,
         /// The position of the layer that takes.
         second: usize,

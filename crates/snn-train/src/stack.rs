@@ -182,7 +182,7 @@ impl<B: Backend> Stack<B> {
 
 /// How messages call what comes before layer `i`.
 fn previous(i: usize) -> String {
-    i.checked_sub(1).map_or_else(|| "input".into(), |p| p.to_string())
+    i.checked_sub(1).map_or_else(|| "the input".into(), |p| format!("layer {p}"))
 }
 
 fn clocked<B: Backend>(

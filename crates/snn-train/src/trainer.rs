@@ -473,7 +473,7 @@ impl<B: Backend> Session<'_, B> {
             self.batch(&batch, batches, learning_rate, &mut clock)?;
             loader.recycle(batch);
             let every = config.checkpoint_batches;
-            if every > 0 && self.progress.batch % every == 0 && self.progress.batch < batches {
+            if every > 0 && self.progress.batch.is_multiple_of(every) && self.progress.batch < batches {
                 self.save()?;
             }
             waiting = Instant::now();
@@ -538,7 +538,8 @@ impl<B: Backend> Session<'_, B> {
         let finished = self.progress.epoch + 1;
         let sums = std::mem::take(&mut self.progress.scores);
         let scores = sums.scores();
-        let wanted = config.evaluate_every > 0 && finished % config.evaluate_every == 0 && finished < config.epochs;
+        let every = config.evaluate_every;
+        let wanted = every > 0 && finished.is_multiple_of(every) && finished < config.epochs;
         let test = if wanted { Some(evaluate(self.device, &mut self.stack, &self.test, config.batch)?) } else { None };
         let record = EpochRecord {
             epoch: finished,

@@ -72,7 +72,8 @@ pub(crate) fn predict(args: &Predict) -> Result<()> {
     let names = m.split.source.class_names();
     writeln!(text, "sample,label,predicted,correct,confidence,{}", quoted(names))?;
     let mut upload = Upload::new(&m.device);
-    let options = LoaderOptions { batch: m.experiment.train.batch, ..LoaderOptions::default() };
+    let limit = Some(m.split.len());
+    let options = LoaderOptions { batch: m.experiment.train.batch, limit, ..LoaderOptions::default() };
     for batch in Loader::new(m.split.source.clone(), m.split.pipeline.clone(), options)? {
         let batch = batch?;
         m.stack.forward(&m.device, upload.batch(&m.device, &batch)?, Mode::Evaluate)?;

@@ -8,6 +8,7 @@ mod plot;
 mod presets;
 mod train;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -34,8 +35,10 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Reproduce(args) => crate::reproduce::run(&args, quiet),
         Command::Golden(args) => golden::run(&args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "snn", &mut std::io::stdout());
-            Ok(())
+            // Written at once: the generator itself panics where a reader has gone.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "snn", &mut script);
+            Ok(std::io::stdout().write_all(&script)?)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `snn presets`: every published experiment and the row that it stands for.
 
 use anyhow::Result;
-use snn_train::presets::{self, Published};
+use snn_train::presets;
 
 use crate::args::Presets;
 use crate::console;
@@ -36,14 +36,4 @@ pub(crate) fn run(args: &Presets) -> Result<()> {
 /// A published value with its deviation.
 fn measured(mean: f64, sd: Option<f64>) -> Measured {
     sd.map_or_else(|| Measured::value(mean), |sd| Measured::with_sd(mean, sd))
-}
-
-/// The published accuracy of a row.
-pub(crate) fn published_accuracy(row: &Published) -> Measured {
-    measured(row.accuracy, row.accuracy_sd)
-}
-
-/// The published spikes of a row.
-pub(crate) fn published_spikes(row: &Published) -> Option<Measured> {
-    row.spikes.map(|s| measured(s, row.spikes_sd))
 }

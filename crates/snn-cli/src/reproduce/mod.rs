@@ -1,18 +1,47 @@
 //! `snn reproduce`: the figures and tables of the papers, computed.
 
+mod figure1;
+mod figure2;
+mod figure3;
+mod figure4;
+
+use std::path::Path;
+
 use anyhow::Result;
 
 use crate::args::Reproduce;
+use crate::console;
+use crate::report::{Report, Written};
 use crate::usage;
 
 /// The targets, in the order of the papers.
 const TARGETS: &[&str] = &["figure1", "figure2", "figure3", "figure4"];
 
-pub(crate) fn run(args: &Reproduce, _quiet: bool) -> Result<()> {
+pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {
     match args.target.as_str() {
+        "figure1" => figure1::run(args),
+        "figure2" => figure2::run(args),
+        "figure3" => figure3::run(args, quiet),
+        "figure4" => figure4::run(args, quiet),
         other => {
             let hint = snn_train::config::nearest(other, TARGETS.iter().copied());
             Err(usage(format!("no target `{other}`{hint}; there are {}", TARGETS.join(", "))))
         }
     }
+}
+
+/// The command line that repeats a run.
+fn command(args: &Reproduce) -> String {
+    format!("cargo xtask reproduce {} --profile {}", args.target, args.profile)
+}
+
+/// Writes a report and says where it is.
+fn publish(report: &Report, directory: &Path) -> Result<()> {
+    let Written { html, markdown, results, figures } = report.write(directory)?;
+    for path in figures.iter().filter(|p| p.extension().is_some_and(|e| e == "png")) {
+        console::line(format_args!("figure: {}", path.display()))?;
+    }
+    console::line(format_args!("report: {}", html.display()))?;
+    console::line(format_args!("        {}", markdown.display()))?;
+    console::line(format_args!("numbers: {}", results.display()))
 }

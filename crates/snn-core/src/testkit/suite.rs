@@ -211,6 +211,7 @@ enum Neuron {
 }
 
 impl Neuron {
+    #[expect(clippy::type_complexity, reason = "decay and initial membrane, a pair of buffers")]
     fn run<B: Backend>(
         &self,
         device: &B,

@@ -160,8 +160,11 @@ impl<B: Backend> Layer<B> for Clocked<B> {
     fn activity_bytes(&self, batch: usize, mode: Mode) -> usize {
         let real = size_of::<B::Real>();
         let lanes = self.output.lanes(batch);
-        // State, spikes of at most one in ten lanes, and for training three rows per sample.
-        let rows = if mode == Mode::Train { 3 } else { 0 };
-        lanes.len() * real + lanes.rows() * size_of::<usize>() + rows * batch * lanes.width * real
+        // The state; row lists with a spike per neuron; for training the sums, and with a skip connection a second pair
+        // of row lists and a copy of the gradient.
+        let lists = lanes.rows() * size_of::<usize>() + batch * lanes.width * size_of::<u32>();
+        let sums = if mode == Mode::Train { 3 * batch * lanes.width * real } else { 0 };
+        let copy = if mode == Mode::Train && self.skip { lanes.len() * real } else { 0 };
+        lanes.len() * real + lists * if self.skip { 2 } else { 1 } + sums + copy
     }
 }

@@ -66,6 +66,7 @@ impl<B: Backend> Layer<B> for PoolLayer<B> {
     }
 
     fn activity_bytes(&self, batch: usize, _: Mode) -> usize {
-        self.output_signal().lanes(batch).rows() * size_of::<usize>()
+        let lanes = self.output_signal().lanes(batch);
+        lanes.rows() * size_of::<usize>() + batch * lanes.width * size_of::<u32>()
     }
 }

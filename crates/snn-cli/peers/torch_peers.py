@@ -1,0 +1,395 @@
+#!/usr/bin/env python3
+"""Times what a user would run today instead of this project, on the same machine and in the same run.
+
+Plain PyTorch versions of the published algorithms, written from the publications
+(they do the operations the publications describe: convolutions for the block model, FFTs for SPSN,
+a Python loop over time for the sequential models), plus optional LIF layers of public SNN libraries.
+
+Protocol (the published one): one affine layer n_in -> n and one neuron model, input = synthetic spikes,
+forward (device synchronised) and backward of sum(output) timed separately, first batch dropped,
+then `--repeats` timings. One JSON object per line on stdout:
+
+  {"peer": ..., "device": ..., "batch": B, "steps": T, "n_in": .., "n": .., "forward_s": median,
+   "backward_s": median, "forward_all": [...], "backward_all": [...], "peak_bytes": .. or null,
+   "torch": version, "threads": ..}
+
+Examples
+  torch_peers.py --peer block,single,multi --batch 64 --steps 128 --n 100,1000
+  torch_peers.py --peer alif,alif-block --steps 1024 --refractory 40 --n 128
+  torch_peers.py --peer spsn-sb,lif --n-in 700 --n 128 --steps 250 --density 0.02
+  torch_peers.py --device cuda --peer block,single,snntorch,spikingjelly --n 1000
+  torch_peers.py --list
+"""
+import argparse
+import json
+import math
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+
+class FastSigmoid(torch.autograd.Function):
+    """Heaviside(v) forward, 1 / (k|v| + 1)^2 backward."""
+
+    @staticmethod
+    def forward(ctx, v, k):
+        ctx.save_for_backward(v)
+        ctx.k = k
+        return (v > 0).to(v.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (v,) = ctx.saved_tensors
+        return grad / (ctx.k * v.abs() + 1.0) ** 2, None
+
+
+def spike(v, k=10.0):
+    return FastSigmoid.apply(v, k)
+
+
+SLICED = False
+
+
+def over_time(current):
+    """The steps of [B, n, T]. Slicing inside the loop, as the originals do, makes the backward pass
+    quadratic in T (each slice's gradient is a full-size zero tensor); unbinding once is the fair version."""
+    if SLICED:
+        return (current[:, :, t] for t in range(current.shape[2]))
+    return current.unbind(2)
+
+
+class PassAll(torch.autograd.Function):
+    """g(z) = [z == 1], identity gradient (the block model's correction step)."""
+
+    @staticmethod
+    def forward(ctx, z):
+        return (z == 1).to(z.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+def decay_kernel(beta, steps):
+    """beta: [n] -> [n, steps], newest step last."""
+    exponent = torch.arange(steps - 1, -1, -1, device=beta.device, dtype=beta.dtype)
+    return beta.unsqueeze(1) ** exponent
+
+
+def block_core(current, kernel, phi, threshold):
+    """current [B, n, T]; kernel [n, T]; phi [T] -> (spikes, z, membrane), all [B, n, T]."""
+    batch, n, steps = current.shape
+    membrane = F.conv1d(F.pad(current, (steps - 1, 0)), kernel.unsqueeze(1), groups=n)
+    fires = spike(membrane - threshold)
+    z = F.conv2d(F.pad(fires, (steps - 1, 0)).unsqueeze(1), phi.view(1, 1, 1, steps)).squeeze(1)
+    return PassAll.apply(z), z, membrane
+
+
+class Layer(torch.nn.Module):
+    """Affine map over every step, then `neuron`; input [B, n_in, T], output [B, n, T]."""
+
+    def __init__(self, n_in, n):
+        super().__init__()
+        bound = 1.0 / math.sqrt(n_in)
+        self.weight = torch.nn.Parameter(torch.empty(n, n_in).uniform_(-bound, bound))
+        self.bias = torch.nn.Parameter(torch.zeros(n))
+        self.beta = torch.nn.Parameter(torch.full((n,), 0.9))
+
+    def affine(self, x):
+        return F.linear(x.transpose(1, 2), self.weight, self.bias).transpose(1, 2)
+
+    def forward(self, x):
+        return self.neuron(self.affine(x))
+
+
+class Block(Layer):
+    def __init__(self, n_in, n, steps, **_):
+        super().__init__(n_in, n)
+        self.register_buffer("phi", torch.arange(steps, 0, -1).float())
+
+    def neuron(self, current):
+        beta = self.beta.clamp(0, 1)
+        return block_core(current, decay_kernel(beta, current.shape[2]), self.phi, 1.0)[0]
+
+
+class Single(Layer):
+    def __init__(self, n_in, n, **_):
+        super().__init__(n_in, n)
+
+    def neuron(self, current):
+        beta = self.beta.clamp(0, 1)
+        v = torch.zeros_like(current[:, :, 0])
+        spent = torch.zeros_like(v)
+        out = []
+        for drive in over_time(current):
+            v = beta * v + drive
+            s = spike(v - 1) * (1 - spent)
+            v = v * (1 - spent)
+            spent = torch.maximum(spent, s)
+            out.append(s)
+        return torch.stack(out, 2)
+
+
+class Multi(Layer):
+    def __init__(self, n_in, n, **_):
+        super().__init__(n_in, n)
+
+    def neuron(self, current):
+        beta = self.beta.clamp(0, 1)
+        v = torch.zeros_like(current[:, :, 0])
+        out = []
+        for drive in over_time(current):
+            v = beta * v + drive
+            s = spike(v - 1)
+            v = v - s
+            out.append(s)
+        return torch.stack(out, 2)
+
+
+class Adaptive(Layer):
+    """Sequential adaptive LIF with absolute refractory period and delayed recurrence."""
+
+    def __init__(self, n_in, n, refractory, **_):
+        super().__init__(n_in, n)
+        self.recurrent = torch.nn.Parameter(torch.eye(n))
+        self.p = torch.nn.Parameter(torch.full((n,), 0.95))
+        self.b = torch.nn.Parameter(torch.full((n,), 0.9))
+        self.latency = refractory
+
+    def neuron(self, current):
+        beta, p, b = self.beta.clamp(0.001, 0.999), self.p.abs().clamp(0, 0.999), self.b.abs().clamp(0.001, 1)
+        v = torch.zeros_like(current[:, :, 0])
+        a, s = torch.zeros_like(v), torch.zeros_like(v)
+        threshold, since = torch.ones_like(v), torch.full_like(v, float(self.latency))
+        fed_back, out = [], []
+        for t, drive in enumerate(over_time(current)):
+            fed_back.append(s.detach() @ self.recurrent.T)
+            if t >= self.latency:
+                drive = drive + fed_back[t - self.latency]
+            since = torch.where(s.detach() > 0, torch.zeros_like(since), since)
+            drive = torch.where(since < self.latency, torch.zeros_like(drive), drive)
+            since = since + 1
+            v = beta * v + drive
+            s = spike(v - threshold)
+            v = v * (1 - s.detach())
+            a = p * a + s
+            threshold = 1 + b * a
+            out.append(s)
+        return torch.stack(out, 2)
+
+
+class AdaptiveBlock(Adaptive):
+    """The same model simulated one refractory period at a time."""
+
+    def __init__(self, n_in, n, refractory, **kw):
+        super().__init__(n_in, n, refractory, **kw)
+        self.length = refractory + 1
+        self.register_buffer("phi", torch.arange(self.length, 0, -1).float())
+        self.register_buffer("ahead", torch.arange(1, self.length + 1).float())
+
+    def neuron(self, current):
+        beta, p, b = self.beta.clamp(0.001, 0.999), self.p.abs().clamp(0, 0.999), self.b.abs().clamp(0.001, 1)
+        batch, n, steps = current.shape
+        length = self.length
+        current = F.pad(current, (0, -steps % length))
+        kernel = decay_kernel(beta, length)
+        growth = p.unsqueeze(1) ** self.ahead
+        a_trace = torch.zeros(batch, n, length, device=current.device)
+        threshold = torch.ones_like(a_trace)
+        s = z = membrane = None
+        out = []
+        for i in range(current.shape[2] // length):
+            drive = current[:, :, i * length:(i + 1) * length]
+            if s is not None:
+                past = s.detach()
+                drive = drive + torch.einsum("ij,bjt->bit", self.recurrent, past)
+                fired = past.amax(2).bool()
+                drive = torch.where(z < fired.unsqueeze(2), torch.zeros_like(drive), drive)
+                start = membrane[:, :, -1] * ~fired
+                drive = torch.cat([drive[:, :, :1] + (beta * start).unsqueeze(2), drive[:, :, 1:]], 2)
+                at_spike = (a_trace * past).sum(2) + 1 / p
+                rest = p ** (z > 1).sum(2)
+                a = torch.where(fired, at_spike * rest, a_trace[:, :, -1])
+                a_trace = growth * a.unsqueeze(2)
+                threshold = 1 + b.view(1, -1, 1) * a_trace
+            s, z, membrane = block_core(drive, kernel, self.phi, threshold)
+            out.append(s)
+        return torch.cat(out, 2)[:, :, :steps]
+
+
+class Bernoulli(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, prob):
+        ctx.save_for_backward(prob)
+        return torch.bernoulli(prob)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * ctx.saved_tensors[0]
+
+
+class Spsn(Layer):
+    """Two leaky filters by FFT of length 2T, then a stochastic spike ('sb' or 'gs')."""
+
+    def __init__(self, n_in, n, steps, mode="sb", tau_mem=20.0, tau_syn=20.0, **_):
+        super().__init__(n_in, n)
+        alpha, beta = math.exp(-1 / tau_syn), math.exp(-1 / tau_mem)
+        t = torch.arange(steps).float()
+        self.register_buffer("response", torch.fft.rfft(alpha ** t, n=2 * steps)
+                             * torch.fft.rfft((1 - beta) * beta ** t, n=2 * steps))
+        self.mode = mode
+
+    def neuron(self, current):
+        steps = current.shape[2]
+        v = torch.fft.irfft(torch.fft.rfft(current, n=2 * steps) * self.response, n=2 * steps)[:, :, :steps]
+        if self.mode == "sb":
+            return Bernoulli.apply(torch.sigmoid(v))
+        noise = -torch.log(-torch.log(torch.rand(v.shape + (2,), device=v.device)))
+        soft = torch.softmax(torch.stack([v + noise[..., 0], -v + noise[..., 1]]), 0)[0]
+        return (soft > 0.5).float() - soft.detach() + soft
+
+
+class Lif(Layer):
+    """Synaptic and membrane filter, reset to zero (detached)."""
+
+    def __init__(self, n_in, n, tau_mem=20.0, tau_syn=20.0, **_):
+        super().__init__(n_in, n)
+        self.alpha, self.decay = math.exp(-1 / tau_syn), math.exp(-1 / tau_mem)
+
+    def neuron(self, current):
+        syn = torch.zeros_like(current[:, :, 0])
+        v = torch.zeros_like(syn)
+        out = []
+        for drive in over_time(current):
+            syn = self.alpha * syn + drive
+            v = self.decay * v + (1 - self.decay) * syn
+            s = spike(v - 1, 100.0)
+            v = v * (1 - s.detach())
+            out.append(s)
+        return torch.stack(out, 2)
+
+
+class SnnTorchLeaky(Layer):
+    def __init__(self, n_in, n, **_):
+        super().__init__(n_in, n)
+        import snntorch
+        self.cell = snntorch.Leaky(beta=0.9, learn_beta=True)
+
+    def neuron(self, current):
+        v = self.cell.init_leaky()
+        out = []
+        for drive in over_time(current):
+            s, v = self.cell(drive, v)
+            out.append(s)
+        return torch.stack(out, 2)
+
+
+class SpikingJellyLif(Layer):
+    """Multi-step mode; the CuPy backend is used on CUDA when it is installed."""
+
+    def __init__(self, n_in, n, device="cpu", **_):
+        super().__init__(n_in, n)
+        from spikingjelly.activation_based import neuron
+        backend = "cupy" if device == "cuda" else "torch"
+        self.cell = neuron.LIFNode(tau=10.0, step_mode="m", backend=backend)
+
+    def neuron(self, current):
+        from spikingjelly.activation_based import functional
+        functional.reset_net(self.cell)
+        return self.cell(current.permute(2, 0, 1).contiguous()).permute(1, 2, 0)
+
+
+PEERS = {
+    "block": Block, "single": Single, "multi": Multi, "alif": Adaptive, "alif-block": AdaptiveBlock,
+    "spsn-sb": Spsn, "spsn-gs": lambda **kw: Spsn(mode="gs", **kw), "lif": Lif,
+    "snntorch": SnnTorchLeaky, "spikingjelly": SpikingJellyLif,
+}
+
+
+def synthetic_spikes(batch, n_in, steps, density, generator):
+    """Without a density: rate per sample ~ U(0, 200) expected events per sequence (the published generator)."""
+    if density is None:
+        rate = torch.rand(batch, 1, 1, generator=generator) * 200 / steps
+    else:
+        rate = torch.full((batch, 1, 1), density)
+    return (torch.poisson(rate.expand(batch, n_in, steps).contiguous(), generator=generator) > 0).float()
+
+
+def time_one(name, batch, steps, n_in, n, args):
+    device = args.device
+    sync = torch.cuda.synchronize if device == "cuda" else (lambda: None)
+    generator = torch.Generator().manual_seed(args.seed)
+    torch.manual_seed(args.seed)
+    layer = PEERS[name](n_in=n_in, n=n, steps=steps, refractory=args.refractory, device=device).to(device)
+    if args.compile:
+        layer = torch.compile(layer)
+    forward, backward = [], []
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    for i in range(args.repeats + 1):
+        x = synthetic_spikes(batch, n_in, steps, args.density, generator).to(device)
+        sync()
+        start = time.perf_counter()
+        y = layer(x)
+        sync()
+        middle = time.perf_counter()
+        y.sum().backward()
+        sync()
+        end = time.perf_counter()
+        if i > 0:
+            forward.append(middle - start)
+            backward.append(end - middle)
+    median = lambda v: sorted(v)[len(v) // 2]
+    return {
+        "peer": name + ("+sliced" if SLICED else "") + ("+compile" if args.compile else ""), "device": device, "batch": batch, "steps": steps,
+        "n_in": n_in, "n": n, "refractory": args.refractory, "forward_s": median(forward),
+        "backward_s": median(backward), "forward_all": forward, "backward_all": backward,
+        "peak_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
+        "torch": torch.__version__, "threads": torch.get_num_threads(),
+        "output_mean": float(y.detach().mean()),
+    }
+
+
+def numbers(text):
+    return [int(v) for v in text.split(",")]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", default="block,single")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--batch", type=numbers, default=[64])
+    parser.add_argument("--steps", type=numbers, default=[128])
+    parser.add_argument("--n-in", type=numbers, default=[1000])
+    parser.add_argument("--n", type=numbers, default=[100])
+    parser.add_argument("--refractory", type=int, default=40)
+    parser.add_argument("--density", type=float, default=None)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--sliced", action="store_true", help="time loops slice the current, as the originals do")
+    parser.add_argument("--list", action="store_true")
+    args = parser.parse_args()
+    if args.list:
+        print("\n".join(PEERS))
+        return
+    global SLICED
+    SLICED = args.sliced
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.backends.cudnn.benchmark = True
+    for name in args.peer.split(","):
+        if name not in PEERS:
+            sys.exit(f"unknown peer {name!r}; one of {', '.join(PEERS)}")
+        for batch in args.batch:
+            for steps in args.steps:
+                for n_in in args.n_in:
+                    for n in args.n:
+                        print(json.dumps(time_one(name, batch, steps, n_in, n, args)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+//! `snn bench`: how fast the hot operations and whole layers are, and how near to what the machine can do.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `ops.rs` | every hot operation at a small, a typical and a large size |
+//! | `layer.rs` | a whole layer with the published protocol, and the floor under its time |
+//! | `peer.rs` | the same layer in PyTorch, timed by the script in `peers/` |
+//! | `timing.rs` | medians and spreads |
+//!
+//! The machine's limits are measured at the start of every run ([`snn_cpu::limits`]): a share of a limit that was
+//! measured on another day, or on another machine, would mean nothing.
+
+pub(crate) mod layer;
+mod ops;
+pub(crate) mod peer;
+mod timing;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use snn_cpu::Cpu;
+use snn_cpu::limits::Limits;
+
+use crate::args::{BenchArgs, BenchWhat};
+use crate::console;
+use crate::report::files::write_atomically;
+use crate::report::{Cell, Column, Machine, Table};
+use crate::usage;
+
+pub(crate) use layer::LayerModel;
+
+/// Runs the command.
+pub(crate) fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
+    check(args)?;
+    let cpu = crate::commands::device(&args.device, args.threads)?;
+    let earlier = args.compare.as_deref().map(earlier).transpose()?;
+    let lines = matches!(args.json, Some(None));
+    let machine = Machine::detect();
+    if !machine.optimised {
+        console::message("warning: built without optimisation: these times mean nothing (build with --release)");
+    }
+    let limits = Limits::measure(&cpu);
+    if lines {
+        console::json(&json!({ "kind": "limits", "machine": machine, "limits": limits_json(&limits) }))?;
+    } else {
+        console::line(limits_line(&cpu, &limits))?;
+    }
+    let records: Vec<Value> = match args.what {
+        BenchWhat::Ops => {
+            let ops = ops::run(&cpu, &limits, args, quiet, lines)?;
+            if !lines {
+                console::line(ops::table(&ops).terminal())?;
+            }
+            ops.iter().map(ops::OpTime::json).collect()
+        }
+        BenchWhat::Layer => {
+            let cells = layer::run(&cpu, &limits, args, quiet, lines)?;
+            if !lines {
+                console::line(layer::table(&cells).terminal())?;
+            }
+            cells.iter().map(layer::Outcome::json).collect()
+        }
+    };
+    if let Some(earlier) = &earlier {
+        let table = compared(earlier, &records);
+        if lines { console::message(table.terminal()) } else { console::line(table.terminal())? }
+    }
+    if let Some(Some(file)) = &args.json {
+        let document = json!({
+            "format": 1,
+            "machine": machine,
+            "device": snn_core::backend::Memory::describe(&cpu),
+            "limits": limits_json(&limits),
+            "command": std::env::args().collect::<Vec<_>>().join(" "),
+            "finished": crate::report::machine::utc_now(),
+            "records": records,
+        });
+        let mut text = serde_json::to_vec_pretty(&document).context("the results cannot be written as JSON")?;
+        text.push(b'\n');
+        write_atomically(file, &text)?;
+        if !quiet {
+            console::message(format_args!("written: {}", file.display()));
+        }
+    }
+    Ok(())
+}
+
+fn check(args: &BenchArgs) -> Result<()> {
+    let empty = |name: &str, values: &[usize]| {
+        if values.is_empty() || values.contains(&0) {
+            Err(usage(format!("--{name}: expected numbers above 0")))
+        } else {
+            Ok(())
+        }
+    };
+    empty("batch", &args.batch)?;
+    empty("steps", &args.steps)?;
+    empty("n", &args.n)?;
+    empty("n-in", &[args.n_in])?;
+    empty("repeats", &[args.repeats])?;
+    if let Some(d) = args.density.filter(|d| !(0.0..1.0).contains(d)) {
+        return Err(usage(format!("--density {d}: expected a share in [0, 1)")));
+    }
+    if !args.peer.is_empty() && args.peer_python.is_none() {
+        return Err(usage("--peer needs --peer-python: a Python with torch"));
+    }
+    if args.what == BenchWhat::Ops && args.peer_python.is_some() {
+        return Err(usage("--peer-python: peers are timed by `snn bench layer` only"));
+    }
+    if let Some(Some(file)) = &args.json {
+        // `--json layer` is a forgotten order of words, hardly a file.
+        if file.as_os_str() == "ops" || file.as_os_str() == "layer" {
+            let word = file.display();
+            return Err(usage(format!("--json {word}: expected a file; write `snn bench {word} --json`")));
+        }
+    }
+    Ok(())
+}
+
+fn limits_json(limits: &Limits) -> Value {
+    let rate = |r: snn_cpu::limits::Rate| json!({ "one_thread": r.one, "all_threads": r.all });
+    json!({
+        "threads": limits.threads,
+        "copy_bytes_per_s": rate(limits.copy),
+        "fma_flops_per_s": rate(limits.fma),
+        "row_add_elements_per_s": rate(limits.row_add),
+    })
+}
+
+/// The limits in one paragraph.
+pub(crate) fn limits_line(cpu: &Cpu, limits: &Limits) -> String {
+    let giga = |x: f64| x / 1e9;
+    format!(
+        "{}\nlimits measured now (one thread, all threads): copy {:.1}, {:.1} GB/s; f32 multiply-adds {:.0}, {:.0} \
+         GFLOP/s; row adds {:.1}, {:.1} G elements/s\n",
+        snn_core::backend::Memory::describe(cpu),
+        giga(limits.copy.one),
+        giga(limits.copy.all),
+        giga(limits.fma.one),
+        giga(limits.fma.all),
+        giga(limits.row_add.one),
+        giga(limits.row_add.all),
+    )
+}
+
+/// Median seconds of every record, by its key.
+type Medians = BTreeMap<String, f64>;
+
+fn medians(records: &[Value]) -> Medians {
+    let entries = records.iter().filter_map(|r| Some((r["key"].as_str()?.to_owned(), r["median_s"].as_f64()?)));
+    entries.collect()
+}
+
+/// The records of an earlier `--json FILE`.
+fn earlier(file: &Path) -> Result<Medians> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let document: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))?;
+    let records = document["records"].as_array();
+    let records = records.with_context(|| format!("{}: not written by `snn bench --json FILE`", file.display()))?;
+    Ok(medians(records))
+}
+
+/// Now against earlier, for what both runs measured.
+fn compared(earlier: &Medians, records: &[Value]) -> Table {
+    let columns = vec![
+        Column::words("what"),
+        Column::numbers("earlier", "ms"),
+        Column::numbers("now", "ms"),
+        Column::numbers("now / earlier", ""),
+    ];
+    let mut table = Table::new("compared", "Against the earlier run (below 1 is faster)", columns);
+    let now = medians(records);
+    for (key, &median) in &now {
+        if let Some(&before) = earlier.get(key) {
+            let ms = |s: f64| Cell::number(crate::report::Measured::value(1e3 * s), 3);
+            let ratio = crate::report::Measured::value(median / before);
+            table.row([Cell::text(&**key), ms(before), ms(median), Cell::number(ratio, 2)]);
+        }
+    }
+    if table.rows.is_empty() {
+        table.note("The two runs have nothing in common.");
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_both_runs_measured_is_compared() {
+        let record = |key: &str, s: f64| json!({ "key": key, "median_s": s });
+        let earlier = medians(&[record("a", 2.0), record("b", 1.0)]);
+        let table = compared(&earlier, &[record("a", 1.0), record("c", 1.0)]);
+        assert_eq!(table.rows.len(), 1);
+        assert!(table.terminal().contains("0.50"));
+    }
+}

@@ -1,0 +1,340 @@
+//! Properties of the CPU backend that hold for any input: what the models promise, that places do not matter, that
+//! the published algorithms agree, and that the number of threads does not show.
+
+use proptest::prelude::*;
+use snn_core::backend::{
+    BlockOps, Gemm, Leak, LeakGrad, LifOps, LinAlg, Memory, Optimise, SpikeMemory, TimeReduction, Update, UpdateRule,
+    UpdateSlot,
+};
+use snn_core::neurons::block::{self, BlockNeuron};
+use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
+use snn_core::testkit::{Inputs, relative_difference, wide};
+use snn_core::{Conv, Lanes, Map, Pool, Spikes, Surrogate};
+use snn_cpu::Cpu;
+use snn_cpu::published::{
+    ConvolutionTape, StepwiseTape, convolution_backward, convolution_forward, stepwise_backward, stepwise_forward,
+};
+
+const SINGLE: LifNeuron = LifNeuron::new(LifKind::Single { mask: Path::Attached });
+const MULTI: LifNeuron = LifNeuron::new(LifKind::Multi { reset: Path::Attached });
+
+/// The neuron models with spikes.
+#[derive(Debug, Clone, Copy)]
+enum Model {
+    Block,
+    Single,
+    Multi,
+}
+
+const MODELS: [Model; 3] = [Model::Block, Model::Single, Model::Multi];
+
+/// Everything that a forward and a backward pass give.
+#[derive(Debug, Clone, PartialEq)]
+struct Passes {
+    spikes: Spikes,
+    membrane: Vec<f32>,
+    grad: Vec<f32>,
+    grad_beta: Vec<f32>,
+    sum: Vec<f32>,
+}
+
+fn passes(cpu: &Cpu, model: Model, lanes: Lanes, beta: &Vec<f32>, current: &[f32], grad: &[f32]) -> Passes {
+    let leak = || Leak { beta_raw: beta, initial: None };
+    let (mut state, mut grad) = (current.to_vec(), grad.to_vec());
+    let lane_count = lanes.batch * lanes.width;
+    let (mut grad_beta, mut sum) = (vec![0.0; lane_count], vec![0.0; lane_count]);
+    let leak_grad =
+        LeakGrad { beta: Some(&mut grad_beta), current_sum: Some(&mut sum), membrane: None, initial: None };
+    let mut spikes = cpu.spikes();
+    match model {
+        Model::Block => {
+            let neuron = BlockNeuron::default();
+            cpu.block_forward(&neuron, lanes, leak(), &mut state, &mut spikes).unwrap();
+            cpu.block_backward(&neuron, lanes, leak(), &state, &mut grad, leak_grad).unwrap();
+        }
+        Model::Single | Model::Multi => {
+            let neuron = if matches!(model, Model::Single) { SINGLE } else { MULTI };
+            cpu.lif_forward(&neuron, lanes, leak(), &mut state, &mut spikes).unwrap();
+            cpu.lif_backward(&neuron, lanes, leak(), &state, &mut grad, leak_grad).unwrap();
+            cpu.lif_membrane(&neuron, lanes, &mut state).unwrap();
+        }
+    }
+    Passes { spikes, membrane: state, grad, grad_beta, sum }
+}
+
+/// Sizes around vector widths, decays, currents from silent to busy, gradients.
+#[derive(Debug, Clone)]
+struct Case {
+    lanes: Lanes,
+    beta: Vec<f32>,
+    current: Vec<f32>,
+    grad: Vec<f32>,
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let width = prop_oneof![1_usize..5, 15_usize..20, 30_usize..70];
+    (1_usize..4, 1_usize..40, width, 0_u64..1 << 40, prop_oneof![Just(0.05_f32), Just(0.4), Just(1.4)]).prop_map(
+        |(batch, steps, width, seed, scale)| {
+            let (lanes, mut inputs) = (Lanes::new(batch, steps, width), Inputs::new(seed));
+            Case {
+                lanes,
+                beta: inputs.uniform(width, 0.0, 1.0),
+                current: inputs.uniform(lanes.len(), -0.6 * scale, scale),
+                grad: inputs.uniform(lanes.len(), -1.0, 1.0),
+            }
+        },
+    )
+}
+
+/// Equal as numbers: a zero has no sign here.
+fn same(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b)
+}
+
+fn closest_to_threshold(case: &Case) -> f64 {
+    let neuron = BlockNeuron::default();
+    let lanes = case.lanes;
+    let mut least = f64::INFINITY;
+    for b in 0..lanes.batch {
+        for n in 0..lanes.width {
+            let current: Vec<f64> =
+                (0..lanes.steps).map(|t| f64::from(case.current[(b * lanes.steps + t) * lanes.width + n])).collect();
+            let membrane = block::stages(&neuron, f64::from(case.beta[n]), 0.0, &current).membrane;
+            least = membrane.iter().fold(least, |m, v| m.min((v - 1.0).abs()));
+        }
+    }
+    least
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn single_spike_models_fire_once_at_most(case in case()) {
+        let cpu = Cpu::new(2).unwrap();
+        for model in [Model::Block, Model::Single] {
+            let p = passes(&cpu, model, case.lanes, &case.beta, &case.current, &case.grad);
+            let dense: Vec<f32> = p.spikes.to_dense();
+            for b in 0..case.lanes.batch {
+                for n in 0..case.lanes.width {
+                    let at = |t: usize| dense[(b * case.lanes.steps + t) * case.lanes.width + n];
+                    prop_assert!((0..case.lanes.steps).map(at).sum::<f32>() <= 1.0, "{model:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn block_spikes_equal_those_of_the_sequential_neuron(case in case()) {
+        let cpu = Cpu::new(2).unwrap();
+        let [block, single] = [Model::Block, Model::Single].map(|m| {
+            passes(&cpu, m, case.lanes, &case.beta, &case.current, &case.grad).spikes
+        });
+        prop_assert_eq!(block, single);
+    }
+
+    #[test]
+    fn silence_after_the_end_changes_nothing_before(case in case(), more in 1_usize..9) {
+        let cpu = Cpu::new(2).unwrap();
+        let (lanes, longer) = (case.lanes, Lanes { steps: case.lanes.steps + more, ..case.lanes });
+        let (sample, pad) = (lanes.steps * lanes.width, more * lanes.width);
+        let padded = |x: &[f32]| -> Vec<f32> {
+            x.chunks(sample).flat_map(|c| c.iter().copied().chain(std::iter::repeat_n(0.0, pad))).collect()
+        };
+        let cut = |x: &[f32]| -> Vec<f32> { x.chunks(sample + pad).flat_map(|c| c[..sample].to_vec()).collect() };
+        for model in MODELS {
+            let short = passes(&cpu, model, lanes, &case.beta, &case.current, &case.grad);
+            let long = passes(&cpu, model, longer, &case.beta, &padded(&case.current), &padded(&case.grad));
+            prop_assert!(same(&cut(&long.spikes.to_dense()), &short.spikes.to_dense()), "{model:?}: spikes");
+            prop_assert!(same(&cut(&long.membrane), &short.membrane), "{model:?}: membrane");
+            prop_assert!(same(&cut(&long.grad), &short.grad), "{model:?}: gradient");
+            prop_assert!(same(&long.grad_beta, &short.grad_beta), "{model:?}: gradient on the decay");
+        }
+    }
+
+    #[test]
+    fn permuting_neurons_permutes_results(case in case(), by in 1_usize..70) {
+        let cpu = Cpu::new(2).unwrap();
+        let width = case.lanes.width;
+        // A rotation and a reversal: every neuron changes its place in vectors and tiles.
+        let from = |n: usize| (width - 1 - n + by) % width;
+        let permuted = |x: &[f32]| -> Vec<f32> {
+            x.chunks(width).flat_map(|row| (0..width).map(|n| row[from(n)]).collect::<Vec<_>>()).collect()
+        };
+        for model in MODELS {
+            let plain = passes(&cpu, model, case.lanes, &case.beta, &case.current, &case.grad);
+            let (beta, current, grad) = (permuted(&case.beta), permuted(&case.current), permuted(&case.grad));
+            let moved = passes(&cpu, model, case.lanes, &beta, &current, &grad);
+            prop_assert!(same(&moved.spikes.to_dense(), &permuted(&plain.spikes.to_dense())), "{model:?}: spikes");
+            prop_assert!(same(&moved.membrane, &permuted(&plain.membrane)), "{model:?}: membrane");
+            prop_assert!(same(&moved.grad, &permuted(&plain.grad)), "{model:?}: gradient");
+            prop_assert!(same(&moved.grad_beta, &permuted(&plain.grad_beta)), "{model:?}: gradient on the decay");
+        }
+    }
+
+    #[test]
+    fn published_algorithms_equal_the_fused_scans(case in case()) {
+        // A convolution rounds otherwise than a recurrence: a membrane on the threshold may fall to either side.
+        prop_assume!(closest_to_threshold(&case) > 1e-4);
+        let (cpu, lanes, scale) = (Cpu::new(2).unwrap(), case.lanes, 10.0);
+        let close = |what: &str, got: &[f32], want: &[f32]| {
+            let difference = relative_difference(&wide(got), &wide(want));
+            prop_assert!(difference <= 1e-4, "{what}: {difference}");
+            Ok(())
+        };
+
+        let mut tape = StepwiseTape::default();
+        let spikes = stepwise_forward(&cpu, lanes, &case.beta, &case.current, &mut tape).unwrap();
+        let (grad, grad_beta) = stepwise_backward(&cpu, lanes, &case.beta, scale, &case.grad, &tape).unwrap();
+        let fused = passes(&cpu, Model::Single, lanes, &case.beta, &case.current, &case.grad);
+        prop_assert!(same(&spikes, &fused.spikes.to_dense()), "step by step: spikes");
+        close("step by step: gradient", &grad, &fused.grad)?;
+        close("step by step: gradient on the decay", &grad_beta, &fused.grad_beta)?;
+
+        let mut tape = ConvolutionTape::default();
+        let spikes = convolution_forward(&cpu, lanes, &case.beta, &case.current, &mut tape).unwrap();
+        let (grad, grad_beta) = convolution_backward(&cpu, lanes, &case.beta, scale, &case.grad, &tape).unwrap();
+        let fused = passes(&cpu, Model::Block, lanes, &case.beta, &case.current, &case.grad);
+        prop_assert!(same(&spikes, &fused.spikes.to_dense()), "convolution: spikes");
+        close("convolution: gradient", &grad, &fused.grad)?;
+        close("convolution: gradient on the decay", &grad_beta, &fused.grad_beta)?;
+    }
+}
+
+/// The bits of every operation's result on inputs large enough to be cut into many pieces.
+fn everything(cpu: &Cpu) -> Vec<(String, Vec<u32>)> {
+    let mut results: Vec<(String, Vec<u32>)> = Vec::new();
+    let mut inputs = Inputs::new(77);
+    let mut keep = |what: String, values: &[f32]| results.push((what, values.iter().map(|v| v.to_bits()).collect()));
+
+    let (m, n, k) = (301, 97, 263);
+    let (a, b) = (inputs.uniform(m * k, -1.0, 1.0), inputs.uniform(k * n, -1.0, 1.0));
+    for flags in 0..8 {
+        let gemm = Gemm {
+            transpose_a: flags & 1 != 0,
+            transpose_b: flags & 2 != 0,
+            accumulate: flags & 4 != 0,
+            ..Gemm::new(m, n, k)
+        };
+        let mut c = vec![0.5; m * n];
+        cpu.gemm(gemm, &a, &b, &mut c).unwrap();
+        keep(format!("{gemm:?}"), &c);
+    }
+
+    for density in [0.01, 0.2, 0.8] {
+        let (lanes, width) = (Lanes::new(5, 61, 531), 133);
+        let x = inputs.spikes(lanes, density);
+        let (weight, bias) = (inputs.uniform(lanes.width * width, -1.0, 1.0), inputs.uniform(width, -1.0, 1.0));
+        let mut out = vec![0.0; lanes.rows() * width];
+        cpu.spikes_gemm(&x, width, &weight, Some(&bias), &mut out).unwrap();
+        keep(format!("spikes_gemm {density}"), &out);
+        let mut grad_weight = vec![0.0; lanes.width * width];
+        cpu.spikes_gemm_weight_grad(&x, width, &out, &mut grad_weight).unwrap();
+        keep(format!("spikes_gemm_weight_grad {density}"), &grad_weight);
+    }
+
+    let conv = Conv::new(Map::new(13, 11, 5), 19, 3, 1, 1).unwrap();
+    let (rows, n_in, n_out) = (4 * 23, conv.input.len(), conv.output().len());
+    let x = inputs.spikes(Lanes::new(4, 23, n_in), 0.2);
+    let weight = inputs.uniform(conv.fan_in() * conv.channels, -1.0, 1.0);
+    let bias = inputs.uniform(conv.channels, -1.0, 1.0);
+    let (dense, grad) = (inputs.uniform(rows * n_in, -1.0, 1.0), inputs.uniform(rows * n_out, -1.0, 1.0));
+    let (mut out, mut gx) = (vec![0.0; rows * n_out], vec![0.0; rows * n_in]);
+    let mut gw = vec![0.0; weight.len()];
+    cpu.conv_spikes(&conv, &x, &weight, Some(&bias), &mut out).unwrap();
+    keep("conv_spikes".into(), &out);
+    cpu.conv_spikes_weight_grad(&conv, &x, &grad, &mut gw).unwrap();
+    keep("conv_spikes_weight_grad".into(), &gw);
+    cpu.conv_dense(&conv, rows, &dense, &weight, None, &mut out).unwrap();
+    keep("conv_dense".into(), &out);
+    cpu.conv_dense_weight_grad(&conv, rows, &dense, &grad, &mut gw).unwrap();
+    keep("conv_dense_weight_grad".into(), &gw);
+    cpu.conv_input_grad(&conv, rows, &grad, &weight, &mut gx).unwrap();
+    keep("conv_input_grad".into(), &gx);
+
+    let pool = Pool::new(conv.input, 2).unwrap();
+    let mut pooled = cpu.spikes();
+    cpu.pool_spikes(&pool, &x, &mut pooled).unwrap();
+    keep("pool_spikes".into(), &pooled.to_dense::<f32>());
+    let grad = inputs.uniform(rows * pool.output().len(), -1.0, 1.0);
+    cpu.pool_spikes_grad(&pool, &x, &grad, &mut gx).unwrap();
+    keep("pool_spikes_grad".into(), &gx);
+    let mut sum = cpu.spikes();
+    cpu.add_spikes(&x, &x, &mut sum).unwrap();
+    keep("add_spikes".into(), &sum.to_dense::<f32>());
+
+    let lanes = Lanes::new(7, 53, 1301);
+    let (beta, current) = (inputs.uniform(lanes.width, 0.0, 1.0), inputs.uniform(lanes.len(), -0.3, 0.7));
+    let grad = inputs.uniform(lanes.len(), -1.0, 1.0);
+    for model in MODELS {
+        let p = passes(cpu, model, lanes, &beta, &current, &grad);
+        keep(format!("{model:?} spikes"), &p.spikes.to_dense::<f32>());
+        for (what, values) in [("membrane", &p.membrane), ("gradient", &p.grad), ("decay", &p.grad_beta), ("sum", &p.sum)] {
+            keep(format!("{model:?} {what}"), values);
+        }
+    }
+    for surrogate in [Surrogate::BOXCAR, Surrogate::MULTI_GAUSSIAN, Surrogate::ARCTAN] {
+        let neuron = BlockNeuron { surrogate, ..BlockNeuron::default() };
+        let (mut state, mut spikes, mut g) = (current.clone(), cpu.spikes(), grad.clone());
+        let leak = || Leak { beta_raw: &beta, initial: None };
+        cpu.block_forward(&neuron, lanes, leak(), &mut state, &mut spikes).unwrap();
+        cpu.block_backward(&neuron, lanes, leak(), &state, &mut g, LeakGrad::default()).unwrap();
+        keep(format!("block {surrogate:?}"), &g);
+    }
+
+    let mut out = vec![0.0; lanes.width];
+    cpu.sum_rows(lanes.rows(), lanes.width, &current, &mut out).unwrap();
+    keep("sum_rows".into(), &out);
+    let mut x = current.clone();
+    cpu.add_bias(lanes.rows(), &out, &mut x).unwrap();
+    cpu.add_assign(&grad, &mut x).unwrap();
+    cpu.scale(0.3, &mut x).unwrap();
+    keep("add_bias, add_assign, scale".into(), &x);
+    let mut per_sample = vec![0.0; lanes.batch * lanes.width];
+    cpu.sum_steps(lanes, &current, &mut per_sample).unwrap();
+    keep("sum_steps".into(), &per_sample);
+    cpu.repeat_steps(lanes, &per_sample, &mut x).unwrap();
+    keep("repeat_steps".into(), &x);
+    for reduction in [TimeReduction::Sum, TimeReduction::Max] {
+        let mut at = vec![0; per_sample.len()];
+        cpu.reduce_time(reduction, lanes, &current, &mut per_sample, &mut at).unwrap();
+        keep(format!("reduce_time {reduction:?}"), &per_sample);
+        cpu.reduce_time_grad(reduction, lanes, &per_sample, &at, &mut x).unwrap();
+        keep(format!("reduce_time_grad {reduction:?}"), &x);
+    }
+    let targets: Vec<u32> = (0..lanes.batch as u32).collect();
+    let (mut losses, mut g) = (vec![0.0; lanes.batch], vec![0.0; per_sample.len()]);
+    cpu.softmax_cross_entropy(lanes.width, &per_sample, &targets, &mut losses, &mut g).unwrap();
+    keep("losses".into(), &losses);
+    keep("loss gradient".into(), &g);
+
+    let adam = UpdateRule::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled: false };
+    for rule in [adam, UpdateRule::Sgd { momentum: 0.9, nesterov: true }, UpdateRule::Adamax { beta1: 0.9, beta2: 0.999, eps: 1e-8 }] {
+        let mut value = current.clone();
+        let (mut first, mut second) = (vec![0.0; value.len()], vec![0.0; value.len()]);
+        for step in 1..=2 {
+            let update = Update { rule, learning_rate: 0.01, weight_decay: 0.1, step };
+            let slot =
+                UpdateSlot { value: &mut value, grad: &grad, first: &mut first, second: &mut second, decays: true };
+            cpu.update(&update, &mut [slot]).unwrap();
+        }
+        keep(format!("{rule:?}"), &value);
+    }
+    let squares = cpu.sum_of_squares(&current).unwrap().to_bits();
+    results.push(("sum_of_squares".into(), vec![squares as u32, (squares >> 32) as u32]));
+    let (mut copy, mut filled) = (vec![0.0_f32; current.len()], vec![0.0_f32; current.len()]);
+    cpu.copy(&current, &mut copy).unwrap();
+    cpu.fill(&mut filled, 0.25).unwrap();
+    results.push(("copy, fill".into(), copy.iter().chain(&filled).map(|v| v.to_bits()).collect()));
+    results
+}
+
+#[test]
+fn every_operation_gives_the_same_bits_on_any_number_of_threads() {
+    let want = everything(&Cpu::new(1).unwrap());
+    for threads in [2, 3, 7] {
+        for ((what, got), (_, want)) in everything(&Cpu::new(threads).unwrap()).iter().zip(&want) {
+            assert!(got == want, "{what}: {threads} threads give other bits than one");
+        }
+    }
+}
