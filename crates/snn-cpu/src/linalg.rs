@@ -73,8 +73,8 @@ pub(crate) fn sgemm(
 /// Pieces into which a product is cut: enough for many cores, never depending on how many there are.
 const PIECES: usize = 16;
 
-/// Fewest rows or columns of a piece.
-const MIN_PIECE: usize = 64;
+/// Fewest rows or columns of a piece: each piece packs the other operand anew, which must not dominate.
+const MIN_PIECE: usize = 256;
 
 impl LinAlg for Cpu {
     fn gemm(&self, g: Gemm, a: &Vec<f32>, b: &Vec<f32>, c: &mut Vec<f32>) -> Result<()> {
@@ -90,7 +90,7 @@ impl LinAlg for Cpu {
         // Rows are cut where there are many, columns only for a few long rows; pieces of columns are computed
         // into scratch, because they interleave in `c`.
         let rows = m.div_ceil(PIECES).max(MIN_PIECE).min(m);
-        let columns = if m >= PIECES * MIN_PIECE { n } else { n.div_ceil(PIECES * rows / m).max(MIN_PIECE).min(n) };
+        let columns = if m >= 4 * MIN_PIECE { n } else { n.div_ceil(PIECES).max(MIN_PIECE).min(n) };
         self.install(|| {
             c.par_chunks_mut(rows * n).enumerate().for_each(|(p, c)| {
                 let (at, m) = (p * rows, c.len() / n);

@@ -6,50 +6,84 @@ use snn_core::{Pool, Spikes};
 
 use crate::memory::Cpu;
 
-/// The units of one row with their counts, ascending.
-fn counts(row: &[u32], sorted: &mut Vec<(u32, u32)>) {
-    sorted.clear();
-    sorted.extend(row.iter().map(|&u| (u, 1)));
-    sorted.sort_unstable();
-    sorted.dedup_by(|later, kept| {
-        let same = later.0 == kept.0;
-        kept.1 += u32::from(same) * later.1;
-        same
-    });
+/// Rows that a task takes: enough that its lists are worth making.
+const ROWS: usize = 32;
+
+/// "No window": an input unit of a dropped rest.
+const NONE: u32 = u32::MAX;
+
+/// The maxima of one row's windows, and the memory to find them.
+#[derive(Debug, Clone)]
+struct Windows<'a> {
+    /// The window of every input unit.
+    of_unit: &'a [u32],
+    /// By window: the largest count so far (0 for a silent one), and the unit that attains it first.
+    best: Vec<(u32, u32)>,
+    /// The windows that hold events, ascending.
+    active: Vec<u32>,
 }
 
-/// For each window that holds events: output unit, largest count, input unit of the first maximum.
-fn maxima(pool: &Pool, row: &[u32], scratch: &mut Vec<(u32, u32)>, out: &mut Vec<(u32, u32, u32)>) {
-    counts(row, scratch);
-    out.clear();
-    for &(unit, count) in &*scratch {
-        if let Some((target, rank)) = pool.target(unit as usize) {
-            out.push((target as u32, u32::MAX - count, rank as u32));
-        }
+/// The window of every input unit, by table: the divisions behind it would cost more than the pooling.
+fn window_of_unit(pool: &Pool) -> Vec<u32> {
+    (0..pool.input.len()).map(|unit| pool.target(unit).map_or(NONE, |(window, _)| window as u32)).collect()
+}
+
+impl<'a> Windows<'a> {
+    fn new(of_unit: &'a [u32], windows: usize) -> Self {
+        Self { of_unit, best: vec![(0, 0); windows], active: Vec::new() }
     }
-    // Largest count first, then row-major rank; one entry per window stays.
-    out.sort_unstable();
-    out.dedup_by_key(|m| m.0);
-    for m in out.iter_mut() {
-        *m = (m.0, u32::MAX - m.1, pool.source(m.0 as usize, m.2 as usize) as u32);
+
+    /// Looks at a row whose units ascend: that is row-major order, so the first maximum is the one that is kept.
+    fn find(&mut self, row: &[u32]) {
+        self.active.drain(..).for_each(|w| self.best[w as usize] = (0, 0));
+        for same in row.chunk_by(|a, b| a == b) {
+            let (unit, count) = (same[0], same.len() as u32);
+            let window = self.of_unit[unit as usize];
+            let Some(best) = self.best.get_mut(window as usize) else { continue };
+            if best.0 == 0 {
+                self.active.push(window);
+            }
+            if count > best.0 {
+                *best = (count, unit);
+            }
+        }
+        self.active.sort_unstable();
     }
 }
 
 pub(crate) fn forward(cpu: &Cpu, pool: &Pool, spikes: &Spikes, out: &mut Spikes) -> Result<()> {
     let lanes = spikes.lanes();
     check_len("pool", "spikes", lanes.width, pool.input.len())?;
-    let rows: Vec<Vec<u32>> = cpu.install(|| {
-        (0..lanes.rows())
-            .into_par_iter()
-            .map_init(Default::default, |(scratch, found), row| {
-                maxima(pool, spikes.row(row), scratch, found);
-                found.iter().flat_map(|&(target, count, _)| std::iter::repeat_n(target, count as usize)).collect()
-            })
-            .collect()
+    let windows = pool.output().len();
+    let of_unit = window_of_unit(pool);
+    // Each task lists the units of its rows one after the other, and how many each row has.
+    let lists: Vec<(Vec<usize>, Vec<u32>)> = cpu.install(|| {
+        let starts = (0..lanes.rows()).into_par_iter().step_by(ROWS);
+        let lists = starts.map_init(
+            || Windows::new(&of_unit, windows),
+            |found, first| {
+                let (mut lengths, mut units) = (Vec::with_capacity(ROWS), Vec::new());
+                for row in first..(first + ROWS).min(lanes.rows()) {
+                    found.find(spikes.row(row));
+                    let before = units.len();
+                    for &w in &found.active {
+                        units.extend(std::iter::repeat_n(w, found.best[w as usize].0 as usize));
+                    }
+                    lengths.push(units.len() - before);
+                }
+                (lengths, units)
+            },
+        );
+        lists.collect()
     });
-    out.start(lanes.steps, pool.output().len());
-    rows.iter().for_each(|row| out.push_row(row));
-    out.finish(lanes.batch)
+    let lengths = lists.iter().flat_map(|(lengths, _)| lengths.iter().copied());
+    let (_, mut to) = out.reserve(lanes.with_width(windows), lengths);
+    for (_, units) in &lists {
+        let (now, rest) = to.split_at_mut(units.len());
+        now.copy_from_slice(units);
+        to = rest;
+    }
+    Ok(())
 }
 
 pub(crate) fn backward(cpu: &Cpu, pool: &Pool, spikes: &Spikes, grad: &[f32], grad_input: &mut [f32]) -> Result<()> {
@@ -59,23 +93,27 @@ pub(crate) fn backward(cpu: &Cpu, pool: &Pool, spikes: &Spikes, grad: &[f32], gr
     check_len("pool", "grad", grad.len(), lanes.rows() * n_out)?;
     check_len("pool", "grad_input", grad_input.len(), lanes.rows() * n_in)?;
     let (o, channels) = (pool.output(), pool.input.channels);
+    let of_unit = window_of_unit(pool);
+    let first_of_window: Vec<u32> = (0..n_out).map(|w| pool.source(w, 0) as u32).collect();
     cpu.install(|| {
         let rows = grad_input.par_chunks_mut(n_in.max(1)).zip(grad.par_chunks(n_out.max(1))).enumerate();
-        rows.for_each_init(Default::default, |(scratch, found), (row, (grad_input, grad))| {
-            grad_input.fill(0.0);
-            // A silent window's first maximum is its first unit.
-            for y in 0..o.height {
-                for x in 0..o.width {
-                    let (from, to) = ((y * o.width + x) * channels, pool.source((y * o.width + x) * channels, 0));
+        rows.for_each_init(
+            || Windows::new(&of_unit, n_out),
+            |found, (row, (grad_input, grad))| {
+                grad_input.fill(0.0);
+                // A silent window's first maximum is its first unit.
+                for position in 0..o.height * o.width {
+                    let (from, to) = (position * channels, first_of_window[position * channels] as usize);
                     grad_input[to..to + channels].copy_from_slice(&grad[from..from + channels]);
                 }
-            }
-            maxima(pool, spikes.row(row), scratch, found);
-            for &(target, _, source) in &*found {
-                grad_input[pool.source(target as usize, 0)] = 0.0;
-                grad_input[source as usize] = grad[target as usize];
-            }
-        });
+                found.find(spikes.row(row));
+                for &window in &found.active {
+                    let (_, source) = found.best[window as usize];
+                    grad_input[first_of_window[window as usize] as usize] = 0.0;
+                    grad_input[source as usize] = grad[window as usize];
+                }
+            },
+        );
     });
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! Products of sparse spikes with a weight matrix, and the weight gradient.
 //!
-//! Rows (`B * T` of them) are taken in chunks of [`CHUNK`]. A chunk whose density is below [`DENSE_ABOVE`] costs
-//! events: forward, each row gathers the weight rows of its events into sums that stay in registers; the weight
-//! gradient scatters the row's gradient over the rows of its events. Both work on one tile of columns at a time, in a
-//! packed copy where the tile is contiguous: 64 columns of a wide matrix would lie on as many memory pages as there
-//! are units, and the translation of addresses would cost more than the sums. Where a row has many events, units are
-//! taken in parts of [`PART`], so that a part of a tile stays in the first-level cache.
+//! Rows (`B * T` of them) are taken in chunks. A chunk of low density costs events: forward, each row gathers the weight
+//! rows of its events into sums that stay in registers; for the weight gradient the lists are turned round, and each
+//! unit gathers the gradient rows of its events in the same way. One tile of columns is in work at a time, in a packed
+//! copy where the tile is contiguous: 64 columns of a wide matrix would lie on as many memory pages as there are rows,
+//! and the translation of addresses would cost more than the sums. What is gathered from is cut into parts of
+//! [`PART`] rows, which stay in the first-level cache, where there are events enough.
 //! A denser chunk is expanded to counts and multiplied by the dense kernel.
 //!
 //! Chunks, and the choice between the two ways, depend on the data alone, and the order in which a sum is formed on
@@ -25,9 +25,9 @@ use crate::simd;
 /// Rows taken together.
 const CHUNK: usize = 512;
 
-/// Density above which a chunk is multiplied densely. Measured (see docs/benchmarks.md): the two ways cost the same at
-/// about this share of active inputs.
-pub const DENSE_ABOVE: f64 = 0.42;
+/// Density above which a chunk is multiplied densely. Measured (see docs/benchmarks.md): the two
+/// ways cost the same at about this share of active inputs.
+pub const DENSE_ABOVE: f64 = 0.35;
 
 /// Narrow layers cannot use the dense kernel's full width, so for them the gather always wins.
 const DENSE_MIN_WIDTH: usize = 32;
@@ -35,7 +35,7 @@ const DENSE_MIN_WIDTH: usize = 32;
 /// Columns of a full tile: their sums fill a part of the registers that leaves room for the loads.
 const LANES: usize = 64;
 
-/// Units of a part: with a full tile's 64 columns, 32 KB.
+/// Rows of a part of what is gathered from: with a full tile's 64 columns, 32 KB.
 const PART: usize = 128;
 
 /// Events per row and part from which parts pay: below, walking the row lists costs more than it saves.
@@ -66,6 +66,15 @@ fn tiles(width: usize) -> Vec<Tile> {
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
+impl Line {
+    /// One tile of values, filled up with zeros.
+    fn padded(values: &[f32]) -> [Self; LANES / 16] {
+        let mut lines = [Self([0.0; 16]); LANES / 16];
+        bytemuck::cast_slice_mut::<Self, f32>(&mut lines)[..values.len()].copy_from_slice(values);
+        lines
+    }
+}
+
 /// `len` zeros that begin at a cache line; `len` is a multiple of a line.
 fn aligned(len: usize) -> Vec<Line> {
     vec![Line([0.0; 16]); len.div_ceil(16)]
@@ -93,7 +102,6 @@ macro_rules! with_registers {
 /// Where each part of the units begins in every row.
 struct Parts {
     count: usize,
-    size: usize,
     // `count + 1` entries per row; empty for a single part, whose bounds are those of the row.
     bounds: Vec<usize>,
 }
@@ -104,7 +112,7 @@ impl Parts {
         let lanes = spikes.lanes();
         let count = lanes.width.div_ceil(PART);
         if spikes.events() as f64 <= PART_EVENTS * (lanes.rows() * count) as f64 || count == 1 {
-            return Self { count: 1, size: lanes.width, bounds: Vec::new() };
+            return Self { count: 1, bounds: Vec::new() };
         }
         let mut bounds = vec![0; lanes.rows() * (count + 1)];
         cpu.install(|| {
@@ -121,7 +129,7 @@ impl Parts {
                 }
             });
         });
-        Self { count, size: PART, bounds }
+        Self { count, bounds }
     }
 
     /// The units of row `row` that lie in part `part`.
@@ -234,30 +242,44 @@ impl Gather<'_> {
     fn run<S: Simd, const R: usize>(self, simd: S) {
         let Self { spikes, parts, rows, tile, width, weight, bias, sums, out } = self;
         let (weight, _) = S::as_simd_f32s(weight).0.as_chunks::<R>();
-        // Sums of the whole chunk; a single part needs those of one row only.
-        let used = if parts.count == 1 { 1 } else { rows.len() };
-        let sums = &mut sums[..used * tile.lanes];
-        let start = |sums: &mut [f32]| sums[..tile.real].copy_from_slice(&bias[tile.at..tile.at + tile.real]);
+        let mut start = Line::padded(&bias[tile.at..tile.at + tile.real]);
+        let start = first_registers::<S, R>(bytemuck::cast_slice_mut(&mut start));
         let out = out.chunks_exact_mut(width).map(|row| &mut row[tile.at..tile.at + tile.real]);
         if parts.count == 1 {
             for (row, out) in rows.zip(out) {
-                start(sums);
-                for sums in S::as_mut_simd_f32s(sums).0.as_chunks_mut::<R>().0 {
-                    *sums = add_rows(simd, weight, *sums, spikes.row(row));
-                }
-                out.copy_from_slice(&sums[..tile.real]);
+                store::<S, R>(add_rows(simd, weight, start, spikes.row(row)), out);
             }
             return;
         }
-        sums.chunks_exact_mut(tile.lanes).for_each(start);
+        let sums = &mut S::as_mut_simd_f32s(sums).0.as_chunks_mut::<R>().0[..rows.len()];
+        sums.fill(start);
         for part in 0..parts.count {
-            let sums = S::as_mut_simd_f32s(sums).0.as_chunks_mut::<R>().0;
-            for (row, sums) in rows.clone().zip(sums) {
+            for (row, sums) in rows.clone().zip(sums.iter_mut()) {
                 *sums = add_rows(simd, weight, *sums, parts.units(spikes, row, part));
             }
         }
-        for (sums, out) in sums.chunks_exact(tile.lanes).zip(out) {
-            out.copy_from_slice(&sums[..tile.real]);
+        for (sums, out) in sums.iter().zip(out) {
+            store::<S, R>(*sums, out);
+        }
+    }
+}
+
+/// The first registers' worth of a buffer.
+#[inline(always)]
+fn first_registers<S: Simd, const R: usize>(buffer: &mut [f32]) -> [S::f32s; R] {
+    S::as_mut_simd_f32s(buffer).0.as_chunks::<R>().0[0]
+}
+
+/// Writes a tile's sums to the real columns.
+#[inline(always)]
+fn store<S: Simd, const R: usize>(sums: [S::f32s; R], out: &mut [f32]) {
+    let (full, _) = S::as_mut_simd_f32s(&mut *out).0.as_chunks_mut::<R>();
+    match full {
+        [full] => *full = sums,
+        _ => {
+            let sums = [sums];
+            let flat: &[f32] = bytemuck::cast_slice(sums.as_flattened());
+            out.copy_from_slice(&flat[..out.len()]);
         }
     }
 }
@@ -294,20 +316,53 @@ pub(crate) fn weight_grad(
     if width == 0 || lanes.width == 0 {
         return Ok(());
     }
-    let chunk_rows = |first: usize| first..(first + CHUNK).min(lanes.rows());
-    let (dense, sparse): (Vec<_>, Vec<_>) = (0..lanes.rows()).step_by(CHUNK).map(chunk_rows).partition(|rows| {
+    let cut = |size: usize| (0..lanes.rows()).step_by(size).map(move |first| first..(first + size).min(lanes.rows()));
+    let (dense, sparse): (Vec<_>, Vec<_>) = cut(CHUNK).partition(|rows| {
         let events = spikes.offsets()[rows.end] - spikes.offsets()[rows.start];
         is_dense(events, rows.len(), lanes.width, width)
     });
-    scatter_chunks(cpu, spikes, width, &sparse, grad, grad_weight);
+    gather_chunks(cpu, spikes, width, &sparse, grad, grad_weight);
     multiply_chunks(cpu, spikes, width, &dense, grad, grad_weight);
     Ok(())
 }
 
+/// The events of some rows, listed by unit.
+struct Turned {
+    rows: Range<usize>,
+    /// Where the list of each unit begins.
+    offsets: Vec<u32>,
+    /// Rows, counted from the first.
+    lists: Vec<u32>,
+}
+
+impl Turned {
+    /// A counting sort by unit; the rows of a unit ascend, because they are met in that order.
+    fn new(spikes: &Spikes, rows: Range<usize>) -> Self {
+        let units = &spikes.units()[spikes.offsets()[rows.start]..spikes.offsets()[rows.end]];
+        let mut offsets = vec![0_u32; spikes.lanes().width + 1];
+        units.iter().for_each(|&unit| offsets[unit as usize + 1] += 1);
+        let mut sum = 0;
+        offsets.iter_mut().for_each(|offset| {
+            sum += *offset;
+            *offset = sum;
+        });
+        let mut next = offsets.clone();
+        let mut lists = vec![0; units.len()];
+        for (local, row) in rows.clone().enumerate() {
+            for &unit in spikes.row(row) {
+                let at = &mut next[unit as usize];
+                lists[*at as usize] = local as u32;
+                *at += 1;
+            }
+        }
+        Self { rows, offsets, lists }
+    }
+}
+
 /// The weight gradient of all sparse chunks; overwrites.
 ///
-/// A task owns some parts of one tile and walks all rows in order, so no partial sums have to be joined.
-fn scatter_chunks(
+/// A task owns some units and one tile of columns and walks all rows in order, so no partial sums have to be joined.
+fn gather_chunks(
     cpu: &Cpu,
     spikes: &Spikes,
     width: usize,
@@ -320,30 +375,40 @@ fn scatter_chunks(
         return;
     }
     let units = spikes.lanes().width;
-    let parts = Parts::new(cpu, spikes);
-    let tasks: Vec<(Tile, Range<usize>)> = tiles(width)
+    // A unit should have a few events in every part: where events are rare, parts are longer.
+    let size = if spikes.density() * (PART as f64) < 4.0 { CHUNK } else { PART };
+    let parts: Vec<Range<usize>> = chunks
+        .iter()
+        .flat_map(|rows| rows.clone().step_by(size).map(move |first| first..(first + size).min(rows.end)))
+        .collect();
+    let tiles = tiles(width);
+    // Few tiles are cut along the units as well, so that every thread has work.
+    let group = if tiles.len() >= 8 { units } else { units.div_ceil(4).max(1) };
+    let tasks: Vec<(Tile, Range<usize>)> = tiles
         .into_iter()
-        .flat_map(|tile| {
-            // Few tiles are cut along the units as well, so that every thread has work.
-            let group = if tiles(width).len() >= 8 { parts.count } else { parts.count.div_ceil(4) };
-            (0..parts.count).step_by(group).map(move |p| (tile, p..(p + group).min(parts.count)))
-        })
+        .flat_map(|tile| (0..units).step_by(group).map(move |u| (tile, u..(u + group).min(units))))
         .collect();
     let results: Vec<Vec<Line>> = cpu.install(|| {
+        let turned: Vec<Turned> = parts.into_par_iter().map(|rows| Turned::new(spikes, rows)).collect();
         tasks
             .par_iter()
-            .map(|(tile, group)| {
-                let first = group.start * parts.size;
-                let mut sums = aligned(((group.end * parts.size).min(units) - first) * tile.lanes);
-                let (group, parts, tile) = (group.clone(), &parts, *tile);
-                let sums_of = bytemuck::cast_slice_mut(&mut sums);
-                simd::vectorise(Scatter { spikes, parts, group, chunks, tile, width, grad, sums: sums_of });
+            .map(|(tile, units)| {
+                let mut sums = aligned(units.len() * tile.lanes);
+                simd::vectorise(GatherGradient {
+                    turned: &turned,
+                    units: units.clone(),
+                    tile: *tile,
+                    width,
+                    grad,
+                    packed: bytemuck::cast_slice_mut(&mut aligned(size * tile.lanes)),
+                    sums: bytemuck::cast_slice_mut(&mut sums),
+                });
                 sums
             })
             .collect()
     });
-    for ((tile, group), sums) in tasks.iter().zip(results) {
-        let rows = grad_weight[group.start * parts.size * width..].chunks_exact_mut(width);
+    for ((tile, units), sums) in tasks.iter().zip(results) {
+        let rows = grad_weight[units.start * width..].chunks_exact_mut(width);
         let sums: &[f32] = bytemuck::cast_slice(&sums);
         for (row, sums) in rows.zip(sums.chunks_exact(tile.lanes)) {
             row[tile.at..tile.at + tile.real].copy_from_slice(&sums[..tile.real]);
@@ -351,20 +416,20 @@ fn scatter_chunks(
     }
 }
 
-/// The weight gradient of some sparse chunks for some parts of the units and one tile of columns.
-struct Scatter<'a> {
-    spikes: &'a Spikes,
-    parts: &'a Parts,
-    group: Range<usize>,
-    chunks: &'a [Range<usize>],
+/// The weight gradient of all sparse chunks for some units and one tile of columns.
+struct GatherGradient<'a> {
+    turned: &'a [Turned],
+    units: Range<usize>,
     tile: Tile,
     width: usize,
     grad: &'a [f32],
-    /// `[units of the group, lanes]`.
+    /// Scratch for the tile of a part's gradient rows.
+    packed: &'a mut [f32],
+    /// `[units, lanes]`.
     sums: &'a mut [f32],
 }
 
-impl WithSimd for Scatter<'_> {
+impl WithSimd for GatherGradient<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -373,29 +438,24 @@ impl WithSimd for Scatter<'_> {
     }
 }
 
-impl Scatter<'_> {
+impl GatherGradient<'_> {
     #[inline(always)]
     fn run<S: Simd, const R: usize>(self, simd: S) {
-        let Self { spikes, parts, group, chunks, tile, width, grad, sums } = self;
-        let first = group.start * parts.size;
+        let Self { turned, units, tile, width, grad, packed, sums } = self;
         let (sums, _) = S::as_mut_simd_f32s(sums).0.as_chunks_mut::<R>();
-        let mut padded = [0.0; LANES];
-        for rows in chunks {
-            for part in group.clone() {
-                for row in rows.clone() {
-                    let units = parts.units(spikes, row, part);
-                    if units.is_empty() {
-                        continue;
-                    }
-                    padded[..tile.real].copy_from_slice(&grad[row * width + tile.at..][..tile.real]);
-                    let [g] = S::as_simd_f32s(&padded[..tile.lanes]).0.as_chunks::<R>().0 else { return };
-                    let g = *g;
-                    for &unit in units {
-                        let sum = &mut sums[unit as usize - first];
-                        for k in 0..R {
-                            sum[k] = simd.add_f32s(sum[k], g[k]);
-                        }
-                    }
+        for part in turned {
+            if part.lists.is_empty() {
+                continue;
+            }
+            let rows = grad[part.rows.start * width..part.rows.end * width].chunks_exact(width);
+            for (to, row) in packed.chunks_exact_mut(tile.lanes).zip(rows) {
+                to[..tile.real].copy_from_slice(&row[tile.at..tile.at + tile.real]);
+            }
+            let (gradient, _) = S::as_simd_f32s(packed).0.as_chunks::<R>();
+            for (sums, bounds) in sums.iter_mut().zip(part.offsets[units.start..].windows(2)) {
+                let list = &part.lists[bounds[0] as usize..bounds[1] as usize];
+                if !list.is_empty() {
+                    *sums = add_rows(simd, gradient, *sums, list);
                 }
             }
         }

@@ -18,9 +18,9 @@ const PROGRAM_BYTES: usize = 11 << 20;
 /// Measured, streaming a set of 8,156 samples against generating it.
 const HDF5_BYTES: usize = 10 << 20;
 
-/// Batches in memory at once: two that wait, one being prepared, one that waits for room, one in work, and its copy on
-/// the device.
-const BATCHES: usize = 6;
+/// Sizes of a batch in memory at once: two that wait, one that waits for room, one being prepared from lists twice its
+/// size, one in work, its copy on the device, and its events sorted by unit for the weight gradient.
+const BATCHES: usize = 9;
 
 /// A kept sample beside its values: the lists' headers and the allocator's share.
 const KEPT_SAMPLE_BYTES: usize = 256;

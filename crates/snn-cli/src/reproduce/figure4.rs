@@ -197,7 +197,8 @@ impl Study<'_> {
             };
             let source = snn_data::open(set, "train", &self.data)?;
             let label = match source.label() {
-                Some(label) => format!("{label} (not the published data set)"),
+                Some(label) if label.contains(set) => format!("{label} (not the published data set)"),
+                Some(label) => format!("{set}: {label} (not the published data set)"),
                 None => set.to_owned(),
             };
             let as_published = here && source.label().is_none();
@@ -353,9 +354,10 @@ impl Study<'_> {
                 values.iter().enumerate().map(|(k, &v)| (k as f64 / last, v)).collect()
             };
             let activity: Vec<f64> = std::iter::once(o.first_spikes).chain(o.epoch_spikes.iter().copied()).collect();
-            curves.series.push(Series::new(format!("{}: loss", task.title), over_time(&o.losses)).normalised().colour(i));
+            let loss = Series::new(format!("{}: loss", task.title), over_time(&o.losses));
+            curves.series.push(loss.normalised().colour(i));
             let spikes = Series::new(format!("{}: spikes", task.title), over_time(&activity));
-            curves.series.push(spikes.normalised().colour(i).fade(0.55).dots());
+            curves.series.push(spikes.normalised().colour(i).fade(0.55).line());
         }
         let data: Vec<String> = self.labels.iter().map(|l| format!("{}: {}", l.task, l.label)).collect();
         Figure::new("figure4", "The block model against sequential neurons", 2)
@@ -374,15 +376,23 @@ impl Study<'_> {
     fn summary(&self, tasks: &[(&'static Task, String)]) -> Vec<String> {
         let mut lines = Vec::new();
         for (task, _) in tasks {
-            if let [Some(accuracy), Some(speed), Some(spikes)] = self.panels(task) {
-                let data = self.labels.iter().find(|l| l.task == task.title).map_or("", |l| &l.label);
-                lines.push(format!(
-                    "{} on {data}: the block model's accuracy is {accuracy:+.1} % below the multi-spike neuron's \
-                     (relative), it fires {spikes:.0} % fewer spikes, and an epoch of the single-spike neuron takes \
-                     {speed:.2} times as long.",
-                    task.title
-                ));
-            }
+            let mean = |method: &str, of: fn(&Outcome) -> f64| self.measured(task, method, of).map_or(f64::NAN, |m| m.mean);
+            let accuracy = |method: &str| 100.0 * mean(method, |o| o.accuracy);
+            let data = self.labels.iter().find(|l| l.task == task.title).map_or("", |l| &l.label);
+            lines.push(format!(
+                "{} on {data}: test accuracy {:.2} % (block), {:.2} % (multi-spike), {:.2} % (single-spike); hidden spikes \
+                 per sample {:.0}, {:.0}, {:.0}; seconds per epoch {:.2}, {:.2}, {:.2}.",
+                task.title,
+                accuracy("block"),
+                accuracy("multi-spike"),
+                accuracy("single-spike"),
+                mean("block", |o| o.spikes),
+                mean("multi-spike", |o| o.spikes),
+                mean("single-spike", |o| o.spikes),
+                mean("block", |o| o.epoch_seconds),
+                mean("multi-spike", |o| o.epoch_seconds),
+                mean("single-spike", |o| o.epoch_seconds),
+            ));
         }
         lines.push(
             "Both neurons of panel b are ours and fused into one pass over time: the sequential neuron is no longer the \

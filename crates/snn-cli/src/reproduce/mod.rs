@@ -32,7 +32,14 @@ pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {
 
 /// The command line that repeats a run.
 fn command(args: &Reproduce) -> String {
-    format!("cargo xtask reproduce {} --profile {}", args.target, args.profile)
+    let mut line = format!("cargo xtask reproduce {} --profile {}", args.target, args.profile);
+    if !args.sets.is_empty() {
+        line.push_str(&format!(" --sets {}", args.sets.join(",")));
+    }
+    if args.peer_python.is_some() {
+        line.push_str(" --peer-python PYTHON");
+    }
+    line
 }
 
 /// Writes a report and says where it is.

@@ -12,7 +12,7 @@ use crate::memory::Cpu;
 use crate::simd;
 
 /// Neurons that a scan takes at a time: all rows of its state stay in the first-level cache.
-pub(crate) const TILE: usize = 1024;
+pub(crate) const TILE: usize = 512;
 
 /// "No spike yet" in the spike times of a scan; larger than every step.
 pub(crate) const SILENT: u32 = u32::MAX;
