@@ -22,12 +22,20 @@ use crate::linalg::{Strides, sgemm};
 use crate::memory::Cpu;
 use crate::simd;
 
-/// Rows taken together.
+/// Rows taken together, at most.
 const CHUNK: usize = 512;
 
-/// Density above which a chunk is multiplied densely. Measured (see docs/benchmarks.md): the two
-/// ways cost the same at about this share of active inputs.
-pub const DENSE_ABOVE: f64 = 0.35;
+/// Rows taken together for a layer of `width` neurons: many where the weights are large, because the dense kernel packs
+/// them anew for every chunk; few where they are small, so that the expanded inputs stay in the second-level cache.
+const fn chunk(width: usize) -> usize {
+    if width > 256 { CHUNK } else { CHUNK / 4 }
+}
+
+/// Density above which a chunk is multiplied densely. Measured (see docs/benchmarks.md): the two ways cost the same at
+/// about this share of active inputs; narrow layers spend more of a gather on walking its lists.
+pub const fn dense_above(width: usize) -> f64 {
+    if width > 256 { 0.4 } else { 0.22 }
+}
 
 /// Narrow layers cannot use the dense kernel's full width, so for them the gather always wins.
 const DENSE_MIN_WIDTH: usize = 32;
@@ -42,7 +50,7 @@ const PART: usize = 128;
 const PART_EVENTS: f64 = 6.0;
 
 fn is_dense(events: usize, rows: usize, inputs: usize, width: usize) -> bool {
-    width >= DENSE_MIN_WIDTH && events as f64 > DENSE_ABOVE * (rows * inputs) as f64
+    width >= DENSE_MIN_WIDTH && events as f64 > dense_above(width) * (rows * inputs) as f64
 }
 
 /// A tile of columns: `real` of them from `at` on, padded to `lanes` (16, 32, 48 or 64).
@@ -168,10 +176,10 @@ pub(crate) fn forward(
     let packed = pack(cpu, lanes.width, width, &tiles, weight);
     let parts = Parts::new(cpu, spikes);
     cpu.install(|| {
-        let chunks = out.par_chunks_mut(CHUNK * width).enumerate();
+        let chunks = out.par_chunks_mut(chunk(width) * width).enumerate();
         let scratches = || (Vec::new(), aligned(CHUNK * LANES));
         chunks.for_each_init(scratches, |(expanded, sums), (c, out)| {
-            let first = c * CHUNK;
+            let first = c * chunk(width);
             let rows = first..first + out.len() / width;
             let events = spikes.offsets()[rows.end] - spikes.offsets()[rows.start];
             if is_dense(events, rows.len(), lanes.width, width) {
@@ -317,7 +325,7 @@ pub(crate) fn weight_grad(
         return Ok(());
     }
     let cut = |size: usize| (0..lanes.rows()).step_by(size).map(move |first| first..(first + size).min(lanes.rows()));
-    let (dense, sparse): (Vec<_>, Vec<_>) = cut(CHUNK).partition(|rows| {
+    let (dense, sparse): (Vec<_>, Vec<_>) = cut(chunk(width)).partition(|rows| {
         let events = spikes.offsets()[rows.end] - spikes.offsets()[rows.start];
         is_dense(events, rows.len(), lanes.width, width)
     });
@@ -471,8 +479,8 @@ fn multiply_chunks(
     grad: &[f32],
     grad_weight: &mut [f32],
 ) {
-    /// Chunks expanded at a time: long inner products, and a bounded copy.
-    const TOGETHER: usize = 4;
+    /// Chunks expanded at a time: work for every thread, and a bounded copy.
+    const TOGETHER: usize = 8;
     let units = spikes.lanes().width;
     // A fixed cut: rows of the result for every thread, but not so few that packing the gradient dominates.
     let block = units.div_ceil(4).next_multiple_of(16).clamp(64, 512);

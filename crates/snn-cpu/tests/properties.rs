@@ -43,8 +43,7 @@ fn passes(cpu: &Cpu, model: Model, lanes: Lanes, beta: &Vec<f32>, current: &[f32
     let (mut state, mut grad) = (current.to_vec(), grad.to_vec());
     let lane_count = lanes.batch * lanes.width;
     let (mut grad_beta, mut sum) = (vec![0.0; lane_count], vec![0.0; lane_count]);
-    let leak_grad =
-        LeakGrad { beta: Some(&mut grad_beta), current_sum: Some(&mut sum), membrane: None, initial: None };
+    let leak_grad = LeakGrad { beta: Some(&mut grad_beta), current_sum: Some(&mut sum), membrane: None, initial: None };
     let mut spikes = cpu.spikes();
     match model {
         Model::Block => {
@@ -269,7 +268,9 @@ fn everything(cpu: &Cpu) -> Vec<(String, Vec<u32>)> {
     for model in MODELS {
         let p = passes(cpu, model, lanes, &beta, &current, &grad);
         keep(format!("{model:?} spikes"), &p.spikes.to_dense::<f32>());
-        for (what, values) in [("membrane", &p.membrane), ("gradient", &p.grad), ("decay", &p.grad_beta), ("sum", &p.sum)] {
+        for (what, values) in
+            [("membrane", &p.membrane), ("gradient", &p.grad), ("decay", &p.grad_beta), ("sum", &p.sum)]
+        {
             keep(format!("{model:?} {what}"), values);
         }
     }
@@ -309,7 +310,11 @@ fn everything(cpu: &Cpu) -> Vec<(String, Vec<u32>)> {
     keep("loss gradient".into(), &g);
 
     let adam = UpdateRule::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled: false };
-    for rule in [adam, UpdateRule::Sgd { momentum: 0.9, nesterov: true }, UpdateRule::Adamax { beta1: 0.9, beta2: 0.999, eps: 1e-8 }] {
+    for rule in [
+        adam,
+        UpdateRule::Sgd { momentum: 0.9, nesterov: true },
+        UpdateRule::Adamax { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
+    ] {
         let mut value = current.clone();
         let (mut first, mut second) = (vec![0.0; value.len()], vec![0.0; value.len()]);
         for step in 1..=2 {
