@@ -259,7 +259,12 @@ pub trait LinAlg: SpikeMemory {
     /// # Errors
     ///
     /// See [`LinAlg::gemm`].
-    fn repeat_steps(&self, lanes: Lanes, x: &Self::Buffer<Self::Real>, out: &mut Self::Buffer<Self::Real>) -> Result<()>;
+    fn repeat_steps(
+        &self,
+        lanes: Lanes,
+        x: &Self::Buffer<Self::Real>,
+        out: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
 
     /// The adjoint of [`LinAlg::repeat_steps`]: `out[b, :] = sum over t of x[b, t, :]`.
     ///

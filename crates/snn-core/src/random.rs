@@ -48,12 +48,7 @@ pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
         let a = u64::from(MULTIPLIERS[0]) * u64::from(counter[0]);
         let b = u64::from(MULTIPLIERS[1]) * u64::from(counter[2]);
-        counter = [
-            (b >> 32) as u32 ^ counter[1] ^ key[0],
-            b as u32,
-            (a >> 32) as u32 ^ counter[3] ^ key[1],
-            a as u32,
-        ];
+        counter = [(b >> 32) as u32 ^ counter[1] ^ key[0], b as u32, (a >> 32) as u32 ^ counter[3] ^ key[1], a as u32];
         key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
     }
     counter
@@ -208,7 +203,9 @@ mod tests {
     fn streams_of_other_coordinates_differ() {
         let first = |seed, purpose, at| Stream::new(seed, purpose, at).next_u64();
         let base = first(1, Purpose::Init, [0, 0]);
-        for other in [first(2, Purpose::Init, [0, 0]), first(1, Purpose::Spike, [0, 0]), first(1, Purpose::Init, [1, 0])] {
+        for other in
+            [first(2, Purpose::Init, [0, 0]), first(1, Purpose::Spike, [0, 0]), first(1, Purpose::Init, [1, 0])]
+        {
             assert_ne!(base, other);
         }
     }

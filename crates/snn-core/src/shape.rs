@@ -119,7 +119,12 @@ impl Conv {
         let conv = Self { input, channels, kernel, stride, padding };
         if input.height + 2 * padding < kernel || input.width + 2 * padding < kernel || input.is_empty() {
             let got = [input.height, input.width, input.channels];
-            return Err(Error::shape(OP, "input map", &got, format_args!("at least {kernel}x{kernel} after padding {padding}")));
+            return Err(Error::shape(
+                OP,
+                "input map",
+                &got,
+                format_args!("at least {kernel}x{kernel} after padding {padding}"),
+            ));
         }
         Ok(conv)
     }
@@ -166,7 +171,12 @@ impl Pool {
     /// [`Error::Domain`] if the window is zero or larger than the map.
     pub fn new(input: Map, window: usize) -> Result<Self> {
         if window == 0 || window > input.height || window > input.width {
-            return Err(Error::Domain { op: "pool", param: "window", value: window as f64, range: "[1, side of the map]" });
+            return Err(Error::Domain {
+                op: "pool",
+                param: "window",
+                value: window as f64,
+                range: "[1, side of the map]",
+            });
         }
         Ok(Self { input, window })
     }

@@ -168,13 +168,18 @@ pub(crate) fn input_grad(
     check_len("conv", "grad_input", grad_input.len(), rows * n_in)?;
     let (fan, positions) = (conv.fan_in(), n_out / c_out);
     cpu.install(|| {
-        grad_input.par_chunks_mut(n_in).zip(grad.par_chunks(n_out)).for_each_init(Vec::new, |patches, (grad_input, grad)| {
-            patches.resize(positions * fan, 0.0);
-            let (g, w) = ((grad, Strides::rows(c_out)), (weight, Strides { row: 1, column: c_out }));
-            sgemm(positions, fan, c_out, g, w, (patches, Strides::rows(fan)), false);
-            grad_input.fill(0.0);
-            each_patch_row(conv, |patch, from, len| add(&patches[patch..patch + len], &mut grad_input[from..from + len]));
-        });
+        grad_input.par_chunks_mut(n_in).zip(grad.par_chunks(n_out)).for_each_init(
+            Vec::new,
+            |patches, (grad_input, grad)| {
+                patches.resize(positions * fan, 0.0);
+                let (g, w) = ((grad, Strides::rows(c_out)), (weight, Strides { row: 1, column: c_out }));
+                sgemm(positions, fan, c_out, g, w, (patches, Strides::rows(fan)), false);
+                grad_input.fill(0.0);
+                each_patch_row(conv, |patch, from, len| {
+                    add(&patches[patch..patch + len], &mut grad_input[from..from + len])
+                });
+            },
+        );
     });
     Ok(())
 }

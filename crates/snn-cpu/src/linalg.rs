@@ -105,7 +105,15 @@ impl LinAlg for Cpu {
                     .map(|from| {
                         let width = columns.min(n - from);
                         let mut out = vec![0.0; m * width];
-                        sgemm(m, width, k, (a, sa), (&b[from * sb.column..], sb), (&mut out, Strides::rows(width)), false);
+                        sgemm(
+                            m,
+                            width,
+                            k,
+                            (a, sa),
+                            (&b[from * sb.column..], sb),
+                            (&mut out, Strides::rows(width)),
+                            false,
+                        );
                         (from, out)
                     })
                     .collect();
@@ -199,7 +207,8 @@ impl LinAlg for Cpu {
             return Ok(());
         }
         self.install(|| {
-            x.par_chunks_mut(64 * bias.len()).for_each(|rows| rows.chunks_exact_mut(bias.len()).for_each(|r| add(bias, r)));
+            x.par_chunks_mut(64 * bias.len())
+                .for_each(|rows| rows.chunks_exact_mut(bias.len()).for_each(|r| add(bias, r)));
         });
         Ok(())
     }

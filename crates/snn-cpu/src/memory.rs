@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use ndarray::{ArrayView, ArrayViewD, Dimension};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use snn_core::backend::{Memory, SpikeMemory};
 use snn_core::error::{Error, Result, check_len};
-use snn_core::{Element, Lanes, Spikes};
+use snn_core::{Element, Lanes, Spikes, Tensor};
 
 use crate::simd;
 
@@ -29,7 +30,10 @@ impl Cpu {
             .num_threads(threads)
             .thread_name(|i| format!("snn-cpu-{i}"))
             .build()
-            .map_err(|e| Error::Device { device: "cpu".into(), reason: format!("cannot start {threads} threads: {e}") })?;
+            .map_err(|e| Error::Device {
+                device: "cpu".into(),
+                reason: format!("cannot start {threads} threads: {e}"),
+            })?;
         Ok(Self { pool: Arc::new(pool) })
     }
 
@@ -42,6 +46,34 @@ impl Cpu {
     /// Runs `work` on the pool; parallel iterators inside use its threads.
     pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.pool.install(work)
+    }
+}
+
+/// Arrays in and out, for programs that use `ndarray`.
+///
+/// ```
+/// use ndarray::arr2;
+/// let x = arr2(&[[1.0, 2.0], [3.0, 4.0]]);
+/// // A transposed view is copied into row-major order.
+/// let tensor = snn_cpu::Cpu::tensor(x.t());
+/// assert_eq!(tensor.data, [1.0, 3.0, 2.0, 4.0]);
+/// assert_eq!(snn_cpu::Cpu::array(&tensor), x.t().into_dyn());
+/// ```
+impl Cpu {
+    /// A tensor with the values of an array, in row-major order.
+    pub fn tensor<D: Dimension>(array: ArrayView<'_, f32, D>) -> Tensor<Self> {
+        Tensor { shape: array.shape().to_vec(), data: array.iter().copied().collect() }
+    }
+
+    /// A tensor's values as an array that borrows them.
+    ///
+    /// # Panics
+    ///
+    /// If the tensor's shape was changed by hand so that it no longer fits its data.
+    #[must_use]
+    pub fn array(tensor: &Tensor<Self>) -> ArrayViewD<'_, f32> {
+        ArrayViewD::from_shape(tensor.shape.clone(), &tensor.data)
+            .expect("a tensor holds as many values as its shape says")
     }
 }
 

@@ -52,7 +52,13 @@ fn slice_step(lanes: Lanes, x: &[f32], t: usize) -> Vec<f32> {
 /// # Errors
 ///
 /// [`snn_core::Error::Shape`] if a buffer does not fit.
-pub fn stepwise_forward(cpu: &Cpu, lanes: Lanes, beta: &[f32], current: &[f32], tape: &mut StepwiseTape) -> Result<Vec<f32>> {
+pub fn stepwise_forward(
+    cpu: &Cpu,
+    lanes: Lanes,
+    beta: &[f32],
+    current: &[f32],
+    tape: &mut StepwiseTape,
+) -> Result<Vec<f32>> {
     check_len("stepwise_forward", "current", current.len(), lanes.len())?;
     check_len("stepwise_forward", "beta", beta.len(), lanes.width)?;
     let beta: Vec<f32> = beta.iter().copied().cycle().take(lanes.batch * lanes.width).collect();
@@ -102,10 +108,19 @@ pub fn stepwise_backward(
     for t in (0..lanes.steps).rev() {
         let (u, h, mask) = (&tape.u[t], &tape.h[t], &tape.mask[t]);
         let s = map3(cpu, h, mask, mask, |h, m, _| h * (1.0 - m));
-        let w = map3(cpu, &s, mask, mask, |s, m, _| if s > m { 1.0 } else if s == m { 0.5 } else { 0.0 });
+        let w = map3(cpu, &s, mask, mask, |s, m, _| {
+            if s > m {
+                1.0
+            } else if s == m {
+                0.5
+            } else {
+                0.0
+            }
+        });
         let gs = map3(cpu, &slice_step(lanes, grad_spikes, t), &w, &grad_mask, |g, w, gm| g + w * gm);
         let gv = map3(cpu, &beta, &lam, &lam, |beta, lam, _| beta * lam);
-        let slope = map3(cpu, u, u, u, |u, _, _| 1.0 / ((scale * (u - 1.0).abs() + 1.0) * (scale * (u - 1.0).abs() + 1.0)));
+        let slope =
+            map3(cpu, u, u, u, |u, _, _| 1.0 / ((scale * (u - 1.0).abs() + 1.0) * (scale * (u - 1.0).abs() + 1.0)));
         let through = map3(cpu, &gs, &slope, &gv, |gs, slope, gv| gv + gs * slope);
         lam = map3(cpu, &through, mask, mask, |x, m, _| (1.0 - m) * x);
         let kept = map3(cpu, &w, &grad_mask, &grad_mask, |w, gm, _| (1.0 - w) * gm);
@@ -175,7 +190,8 @@ pub fn convolution_forward(
     tape.membrane.resize(lanes.len(), 0.0);
     let mut spikes = vec![0.0; lanes.len()];
     cpu.install(|| {
-        let samples = current.par_chunks(sample).zip(tape.membrane.par_chunks_mut(sample)).zip(spikes.par_chunks_mut(sample));
+        let samples =
+            current.par_chunks(sample).zip(tape.membrane.par_chunks_mut(sample)).zip(spikes.par_chunks_mut(sample));
         samples.for_each(|((current, membrane), spikes)| {
             correlate(lanes.width, &powers, current, membrane, false);
             let faulty: Vec<f32> = membrane.iter().map(|&v| if v > 1.0 { 1.0 } else { 0.0 }).collect();

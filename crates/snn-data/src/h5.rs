@@ -64,8 +64,8 @@ impl Rows {
     }
 }
 
-/// Whether the HDF5 signature is where the format allows it: at 0, 512, 1024, 2048 ...
-pub(crate) fn has_signature(path: &Path) -> Result<bool> {
+/// Where the HDF5 signature is, of the places that the format allows: 0, 512, 1024, 2048 ...
+pub(crate) fn superblock(path: &Path) -> Result<Option<u64>> {
     const SIGNATURE: [u8; 8] = *b"\x89HDF\r\n\x1a\n";
     let mut file = std::fs::File::open(path).map_err(Error::io(path, "read"))?;
     let len = file.metadata().map_err(Error::io(path, "read"))?.len();
@@ -74,19 +74,29 @@ pub(crate) fn has_signature(path: &Path) -> Result<bool> {
         let mut bytes = [0; 8];
         file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(&mut bytes)).map_err(Error::io(path, "read"))?;
         if bytes == SIGNATURE {
-            return Ok(true);
+            return Ok(Some(at));
         }
         at = if at == 0 { 512 } else { at * 2 };
     }
-    Ok(false)
+    Ok(None)
+}
+
+/// Checks the signature; gives its place.
+fn signature(path: &Path) -> Result<u64> {
+    superblock(path)?.ok_or_else(|| Error::malformed(path, "signature", "no HDF5 signature", "an HDF5 file"))
 }
 
 impl File {
-    /// Opens for reading.
+    /// Opens a file of any origin for reading: parts that the library could not leave again are looked at first, for
+    /// which the file is read from end to end.
+    pub(crate) fn open_foreign(path: &Path) -> Result<Self> {
+        crate::heap::check(path, signature(path)?)?;
+        Self::open(path)
+    }
+
+    /// Opens a file of our own for reading.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        if !has_signature(path)? {
-            return Err(Error::malformed(path, "signature", "no HDF5 signature", "an HDF5 file"));
-        }
+        signature(path)?;
         let file = hdf5::File::open(path)
             .map_err(|e| Error::malformed(path, "superblock", e.to_string(), "a complete HDF5 file"))?;
         let bytes = std::fs::metadata(path).map_err(Error::io(path, "read"))?.len();

@@ -35,6 +35,7 @@ pub mod download;
 pub mod error;
 pub mod formats;
 mod h5;
+mod heap;
 pub mod loader;
 pub mod progress;
 pub mod registry;

@@ -20,6 +20,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use snn_core::Map;
 
@@ -93,7 +94,7 @@ pub fn open(name: &str, split: &str, options: &OpenOptions) -> Result<Arc<dyn So
     if let Some(set) = synth::find(name) {
         let own = options.samples.is_none() && options.seed.is_none();
         if own && path.exists() {
-            return open_file(&path, options);
+            return open_checked(&path, File::open(&path)?, options);
         }
         return Ok(Cached::wrap(set.source(split, options.samples, options.seed)?, options.memory));
     }
@@ -102,7 +103,7 @@ pub fn open(name: &str, split: &str, options: &OpenOptions) -> Result<Arc<dyn So
     if !is_current(&path, set, &options.data_dir) {
         convert_split(set, part, &options.data_dir, &mut Silent)?;
     }
-    open_file(&path, options)
+    open_checked(&path, File::open(&path)?, options)
 }
 
 /// Opens one file: of the converted layout, or of SHD's layout of variable-length rows.
@@ -111,7 +112,11 @@ pub fn open(name: &str, split: &str, options: &OpenOptions) -> Result<Arc<dyn So
 ///
 /// [`Error::Malformed`] if it is neither or its parts do not fit together.
 pub fn open_file(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Source>> {
-    let file = File::open(path)?;
+    open_checked(path, File::open_foreign(path)?, options)
+}
+
+/// As [`open_file`], of a file that has been opened.
+fn open_checked(path: &Path, file: File, options: &OpenOptions) -> Result<Arc<dyn Source>> {
     let source: Arc<dyn Source> = if file.text("format").as_deref() == Some(FORMAT) {
         Arc::new(Stored::open(file)?)
     } else {
@@ -493,7 +498,7 @@ impl Job<'_> {
     ) -> Result<Unfinished> {
         let unpacked;
         let file = match &self.places[0] {
-            Place::Loose(path) if crate::h5::has_signature(path)? => path.as_path(),
+            Place::Loose(path) if crate::h5::superblock(path)?.is_some() => path.as_path(),
             _ => {
                 unpacked = Temporary::beside(self.path)?;
                 let out = std::fs::File::create(&unpacked.path).map_err(Error::io(&unpacked.path, "create"))?;
@@ -583,7 +588,9 @@ impl Temporary {
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(Error::io(folder, "create"))?;
         let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".tmp-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        name.push(".tmp-");
+        sweep(folder, &name.to_string_lossy());
+        name.push(format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
         Ok(Self { path: folder.join(name) })
     }
 
@@ -597,6 +604,23 @@ impl Drop for Temporary {
     fn drop(&mut self) {
         // Gone already when it was kept.
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Removes temporary files that a killed process has left under names that begin with `prefix`. What cannot be removed
+/// stays, which harms nothing.
+fn sweep(folder: &Path, prefix: &str) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(process) = name.strip_prefix(prefix).and_then(|rest| rest.split('-').next()) else { continue };
+        // Another process may be writing it at this moment: then it is there, or the file has just changed.
+        let processes = Path::new("/proc");
+        let ended = processes.join("self").exists() && !processes.join(process).exists();
+        let untouched = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
+        let patience = Duration::from_secs(if ended { 60 } else { 24 * 3600 });
+        if process.parse::<u32>().is_ok() && untouched.is_some_and(|time| time > patience) {
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
 }
 

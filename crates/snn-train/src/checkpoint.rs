@@ -160,7 +160,11 @@ fn restore<B: Backend>(
         return Err(fail(format!("tensor `{name}` has shape {:?}, the model needs {shape:?}", view.shape())));
     }
     let values: Vec<B::Real> = match view.dtype() {
-        Dtype::F32 => view.data().chunks_exact(4).map(|c| B::Real::lit(f32::from_le_bytes([c[0], c[1], c[2], c[3]]).into())).collect(),
+        Dtype::F32 => view
+            .data()
+            .chunks_exact(4)
+            .map(|c| B::Real::lit(f32::from_le_bytes([c[0], c[1], c[2], c[3]]).into()))
+            .collect(),
         Dtype::F64 => {
             let word = |c: &[u8]| f64::from_le_bytes([c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]]);
             view.data().chunks_exact(8).map(|c| B::Real::lit(word(c))).collect()
@@ -336,7 +340,8 @@ impl Checkpoints {
             return Err(fail(&path, format!("has format {}, this program writes {FORMAT}", manifest.format)));
         }
         if manifest.experiment != self.experiment {
-            let reason = "belongs to another configuration; resume with the one beside it or choose another --out".into();
+            let reason =
+                "belongs to another configuration; resume with the one beside it or choose another --out".into();
             return Err(fail(&path, reason));
         }
         let path = self.directory.join(&manifest.state);

@@ -457,8 +457,7 @@ impl Experiment {
     /// [`Error::Config`] if there is no such key (naming the nearest) or the value does not fit.
     pub fn set(&mut self, assignment: &str) -> Result<()> {
         let place = format!("--set {assignment}");
-        let (key, value) =
-            assignment.split_once('=').ok_or_else(|| Error::config(&place, "expected KEY=VALUE"))?;
+        let (key, value) = assignment.split_once('=').ok_or_else(|| Error::config(&place, "expected KEY=VALUE"))?;
         // A bare word is a string: `--set data.set=mnist` needs no quotes.
         let value: toml::Value = toml::from_str::<toml::Table>(&format!("value = {value}"))
             .ok()
@@ -480,8 +479,9 @@ impl Experiment {
                 toml::Value::Array(list) => {
                     let len = list.len();
                     let index = part.parse().ok().filter(|&i: &usize| i < len);
-                    let index =
-                        index.ok_or_else(|| Error::config(&place, format!("`{walked}` has entries 0..{len}, not `{part}`")))?;
+                    let index = index.ok_or_else(|| {
+                        Error::config(&place, format!("`{walked}` has entries 0..{len}, not `{part}`"))
+                    })?;
                     &mut list[index]
                 }
                 _ => return Err(Error::config(&place, format!("`{walked}` is a single value, it has no `{part}`"))),
@@ -520,7 +520,9 @@ impl Experiment {
                 return fail(&format!("train.optimiser.{key}"), &value, "in [0, 1)");
             }
         }
-        for (key, value) in [("optimiser.eps", o.eps), ("optimiser.weight_decay", o.weight_decay), ("clip_norm", t.clip_norm)] {
+        for (key, value) in
+            [("optimiser.eps", o.eps), ("optimiser.weight_decay", o.weight_decay), ("clip_norm", t.clip_norm)]
+        {
             if !(value >= 0.0 && value.is_finite()) {
                 return fail(&format!("train.{key}"), &value, "0 or more");
             }
@@ -609,11 +611,18 @@ mod tests {
     #[test]
     fn set_reaches_every_depth() {
         let mut e = example();
-        for s in ["train.epochs=3", "model.layers.0.width=7", "model.layers.0.neuron.model=multi", "train.optimiser.learning_rate=1"] {
+        for s in [
+            "train.epochs=3",
+            "model.layers.0.width=7",
+            "model.layers.0.neuron.model=multi",
+            "train.optimiser.learning_rate=1",
+        ] {
             e.set(s).unwrap();
         }
         assert_eq!((e.train.epochs, e.train.optimiser.learning_rate), (3, 1.0));
-        assert!(matches!(&e.model.layers[0], LayerConfig::Dense { width: 7, neuron, .. } if neuron.model == NeuronModel::Multi));
+        assert!(
+            matches!(&e.model.layers[0], LayerConfig::Dense { width: 7, neuron, .. } if neuron.model == NeuronModel::Multi)
+        );
     }
 
     #[test]

@@ -70,7 +70,9 @@ impl LayerHealth {
         let name = &self.name;
         if !self.gradient_norm.is_finite() || self.gradient_norm > 1e6 {
             let norm = self.gradient_norm;
-            return Some(format!("{name}: gradients explode (norm {norm:.1e}); set train.clip_norm or lower the learning rate"));
+            return Some(format!(
+                "{name}: gradients explode (norm {norm:.1e}); set train.clip_norm or lower the learning rate"
+            ));
         }
         if self.silent == Some(1.0) {
             return Some(format!(
@@ -79,7 +81,9 @@ impl LayerHealth {
             ));
         }
         if self.saturated.is_some_and(|s| s > 0.5) {
-            return Some(format!("{name}: most neurons fire at once or always; lower the gain of its init or its beta"));
+            return Some(format!(
+                "{name}: most neurons fire at once or always; lower the gain of its init or its beta"
+            ));
         }
         None
     }

@@ -40,7 +40,8 @@ impl JsonLines {
     ///
     /// [`Error::Io`].
     pub fn write(&mut self, record: &impl Serialize) -> Result<()> {
-        let mut line = serde_json::to_vec(record).map_err(|e| Error::config(self.path.display().to_string(), e.to_string()))?;
+        let mut line =
+            serde_json::to_vec(record).map_err(|e| Error::config(self.path.display().to_string(), e.to_string()))?;
         line.push(b'\n');
         self.file.write_all(&line).map_err(Error::io(&self.path))?;
         self.bytes += line.len() as u64;

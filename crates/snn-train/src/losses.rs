@@ -72,11 +72,7 @@ impl<B: Backend> CrossEntropy<B> {
         let losses = device.to_host(&self.losses)?;
         let values = device.to_host(&logits.data)?;
         let correct = values.chunks(classes.max(1)).zip(labels).filter(|(row, label)| argmax(row) == **label as usize);
-        Ok(Scores {
-            samples: labels.len(),
-            loss_sum: losses.iter().map(|l| l.value()).sum(),
-            correct: correct.count(),
-        })
+        Ok(Scores { samples: labels.len(), loss_sum: losses.iter().map(|l| l.value()).sum(), correct: correct.count() })
     }
 }
 

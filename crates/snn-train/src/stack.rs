@@ -50,13 +50,14 @@ impl<B: Backend> Stack<B> {
                     clocked(device, signal, output, Box::new(dense), neuron, *skip).map_err(at)?
                 }
                 LayerConfig::Conv { channels, kernel, stride, padding, neuron, init } => {
-                    let conv = Conv::new(signal.map, *channels, *kernel, *stride, *padding).map_err(|e| Error::Fit {
-                        first: previous(i),
-                        second: i,
-                        name: format!("conv {kernel}x{kernel}"),
-                        takes: format!("a map; {e}"),
-                        gives: signal.to_string(),
-                    })?;
+                    let conv =
+                        Conv::new(signal.map, *channels, *kernel, *stride, *padding).map_err(|e| Error::Fit {
+                            first: previous(i),
+                            second: i,
+                            name: format!("conv {kernel}x{kernel}"),
+                            takes: format!("a map; {e}"),
+                            gives: signal.to_string(),
+                        })?;
                     let output = Signal { kind: Kind::Spikes, steps, map: conv.output() };
                     let conv = Convolution::new(device, conv, *init, id).map_err(at)?;
                     clocked(device, signal, output, Box::new(conv), neuron, false).map_err(at)?
@@ -201,7 +202,9 @@ fn clocked<B: Backend>(
     };
     let lif = |kind| LifNeuron { kind, surrogate, threshold };
     let cell: Box<dyn Cell<B>> = match neuron.model {
-        NeuronModel::Block => Box::new(BlockCell::new(BlockNeuron { surrogate, threshold, start: Start::Decayed }, decay)),
+        NeuronModel::Block => {
+            Box::new(BlockCell::new(BlockNeuron { surrogate, threshold, start: Start::Decayed }, decay))
+        }
         NeuronModel::Single => Box::new(LifCell::new(lif(LifKind::Single { mask: path }), decay)),
         NeuronModel::Multi => Box::new(LifCell::new(lif(LifKind::Multi { reset: path }), decay)),
     };

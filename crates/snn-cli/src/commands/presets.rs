@@ -27,7 +27,8 @@ pub(crate) fn run(args: &Presets) -> Result<()> {
         let row = p.published.unwrap_or_default();
         let accuracy = p.published.map(|r| measured(r.accuracy, r.accuracy_sd));
         let spikes = row.spikes.map(|s| measured(s, row.spikes_sd));
-        let cell = |value: Option<Measured>, decimals| value.map_or_else(|| Cell::text("-"), |v| Cell::number(v, decimals));
+        let cell =
+            |value: Option<Measured>, decimals| value.map_or_else(|| Cell::text("-"), |v| Cell::number(v, decimals));
         table.row([Cell::text(p.name), Cell::text(p.title), cell(accuracy, 2), cell(spikes, 1)]);
     }
     console::line(table.terminal())

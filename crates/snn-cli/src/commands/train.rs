@@ -42,7 +42,9 @@ pub(crate) fn run(args: &Train, quiet: bool) -> Result<()> {
         Some(out) => {
             if !args.resume && holds_run(out) {
                 let out = out.display();
-                return Err(usage(format!("--out {out}: holds a run already; add --resume to go on with it, or choose another")));
+                return Err(usage(format!(
+                    "--out {out}: holds a run already; add --resume to go on with it, or choose another"
+                )));
             }
             out.clone()
         }
@@ -79,7 +81,10 @@ fn print(name: &str, s: &Summary, out: &Path, json: bool, device: String) -> Res
     }
     let label = s.data_label.as_ref().map_or(String::new(), |l| format!(" on {l}, not the published data set"));
     let (accuracy, spikes) = (100.0 * s.test_accuracy, s.spikes_per_sample);
-    console::line(format_args!("test accuracy {accuracy:.2} %{label}, {spikes:.1} spikes per sample, {:.1} s of training", s.seconds))?;
+    console::line(format_args!(
+        "test accuracy {accuracy:.2} %{label}, {spikes:.1} spikes per sample, {:.1} s of training",
+        s.seconds
+    ))?;
     console::line(format_args!("model, log and checkpoints: {}", out.display()))
 }
 

@@ -39,7 +39,9 @@ pub(crate) fn run(args: &Reproduce) -> Result<()> {
         .panel(Panel::new("faulty spikes F", "step", "spikes", line("F", &s.faulty)).without_legend())
         .panel(Panel::new("latency code z", "step", "double sum of F", line("z", &s.latency)).without_legend())
         .panel(Panel::new("output spike S", "step", "spikes", line("S", &s.spikes)).without_legend())
-        .panel(Panel::new("the sequential neuron's membrane", "step", "threshold units", loop_membrane).without_legend());
+        .panel(
+            Panel::new("the sequential neuron's membrane", "step", "threshold units", loop_membrane).without_legend(),
+        );
 
     let mut report = Report::new("figure1", "Block paper, figure 1: the stages of the block model", args.profile);
     report.command = command(args);

@@ -29,7 +29,12 @@ fn gradients(current: &[f64]) -> [(&'static str, Vec<f64>); 4] {
     let multi = sequential(LifKind::Multi { reset: Path::Attached });
     let single = sequential(LifKind::Single { mask: Path::Attached });
     let detached = sequential(LifKind::Single { mask: Path::Detached });
-    [("block", block), ("multi-spike", multi), ("single-spike, as published", single), ("single-spike, mask detached", detached)]
+    [
+        ("block", block),
+        ("multi-spike", multi),
+        ("single-spike, as published", single),
+        ("single-spike, mask detached", detached),
+    ]
 }
 
 pub(crate) fn run(args: &Reproduce) -> Result<()> {

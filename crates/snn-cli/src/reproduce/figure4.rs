@@ -305,7 +305,11 @@ impl Study<'_> {
 
     fn report(&self, tasks: &[(&'static Task, String)]) -> Result<Report> {
         let args = self.args;
-        let mut report = Report::new("figure4", "Block paper, figure 4: accuracy, speed, activity, training from silence", args.profile);
+        let mut report = Report::new(
+            "figure4",
+            "Block paper, figure 4: accuracy, speed, activity, training from silence",
+            args.profile,
+        );
         report.command = command(args);
         report.data.clone_from(&self.labels);
         report.seeds = self.seeds();
@@ -361,7 +365,10 @@ impl Study<'_> {
         }
         let data: Vec<String> = self.labels.iter().map(|l| format!("{}: {}", l.task, l.label)).collect();
         Figure::new("figure4", "The block model against sequential neurons", 2)
-            .caption(format!("Data: {}. Hollow bars are the published values, on the published data sets.", data.join("; ")))
+            .caption(format!(
+                "Data: {}. Hollow bars are the published values, on the published data sets.",
+                data.join("; ")
+            ))
             .panel(Panel::new("accuracy lost against multi-spike", "", "1 - block / multi (%)", bars(0, None)))
             .panel(Panel::new("epoch time of single-spike over block", "", "ratio", bars(1, Some((1.0, "equal")))))
             .panel(Panel::new("spikes saved against multi-spike", "", "1 - block / multi (%)", bars(2, None)))
@@ -376,7 +383,8 @@ impl Study<'_> {
     fn summary(&self, tasks: &[(&'static Task, String)]) -> Vec<String> {
         let mut lines = Vec::new();
         for (task, _) in tasks {
-            let mean = |method: &str, of: fn(&Outcome) -> f64| self.measured(task, method, of).map_or(f64::NAN, |m| m.mean);
+            let mean =
+                |method: &str, of: fn(&Outcome) -> f64| self.measured(task, method, of).map_or(f64::NAN, |m| m.mean);
             let accuracy = |method: &str| 100.0 * mean(method, |o| o.accuracy);
             let data = self.labels.iter().find(|l| l.task == task.title).map_or("", |l| &l.label);
             lines.push(format!(
@@ -421,7 +429,11 @@ impl Study<'_> {
     fn panel_comparison(&self, tasks: &[(&'static Task, String)]) -> Comparison {
         let mut table = Comparison::new("panels", "What the bars of panels a to c show");
         for (task, _) in tasks {
-            let quantities = [("a: accuracy lost", "%", 2), ("b: epoch time, single over block", "x", 2), ("c: spikes saved", "%", 0)];
+            let quantities = [
+                ("a: accuracy lost", "%", 2),
+                ("b: epoch time, single over block", "x", 2),
+                ("c: spikes saved", "%", 0),
+            ];
             for (i, (quantity, unit, decimals)) in quantities.into_iter().enumerate() {
                 let row = ComparisonRow::new(task.title, quantity, unit)
                     .published(Measured::value(task.panels[i]))
@@ -441,7 +453,8 @@ impl Study<'_> {
                 let published = presets::find(&format!("block-{}{suffix}", task.set))?.published.unwrap_or_default();
                 let Published { accuracy, accuracy_sd, spikes, spikes_sd, epoch_seconds } = published;
                 let what = format!("{}, {method}", task.title);
-                let with = |mean: f64, sd: Option<f64>| sd.map_or(Measured::value(mean), |sd| Measured::with_sd(mean, sd));
+                let with =
+                    |mean: f64, sd: Option<f64>| sd.map_or(Measured::value(mean), |sd| Measured::with_sd(mean, sd));
                 let row = ComparisonRow::new(&what, "test accuracy", "%")
                     .published(with(accuracy, accuracy_sd))
                     .ours_if(self.measured(task, method, |o| 100.0 * o.accuracy));
@@ -501,7 +514,9 @@ impl Study<'_> {
             list.push(Deviation::new("runs", "3 or more per method", format!("{}", self.seeds().len())));
         }
         for task in TASKS.iter().filter(|t| !tasks.iter().any(|(chosen, _)| chosen.title == t.title)) {
-            list.push(Deviation::new(task.title, "shown", "left out").why("its data set is not here or was not asked for"));
+            list.push(
+                Deviation::new(task.title, "shown", "left out").why("its data set is not here or was not asked for"),
+            );
         }
         list
     }

@@ -1,6 +1,6 @@
 //! Reference maths of the neuron families: one file each, one lane at a time, straight from the equations.
 //!
-//! Every family has the model itself (generic over [`Real`](crate::Real), so dual numbers give its exact
+//! Every family has the model itself (generic over [`Real`], so dual numbers give its exact
 //! derivative with surrogates) and the adjoint that the fast backends implement.
 
 pub mod block;

@@ -166,7 +166,9 @@ pub fn pooling_matches_reference<B: Backend>(device: &B) {
     use crate::backend::{LinAlg, SpikeMemory};
     let pair = Pair::new(device);
     let mut inputs = Inputs::new(4);
-    for (map, window) in [(Map::new(4, 6, 3), 2), (Map::new(5, 5, 1), 2), (Map::new(6, 6, 2), 3), (Map::new(1, 1, 31), 1)] {
+    for (map, window) in
+        [(Map::new(4, 6, 3), 2), (Map::new(5, 5, 1), 2), (Map::new(6, 6, 2), 3), (Map::new(1, 1, 31), 1)]
+    {
         let pool = Pool::new(map, window).unwrap();
         let lanes = Lanes::new(2, 5, map.len());
         let (x, x_ref) = pair.spikes(&inputs.spikes(lanes, 0.4));

@@ -104,7 +104,18 @@ fn reverse(threshold: f32, slope: impl Fn(f32) -> f32 + Copy, tile: Tile<'_>) {
         |r| {
             let Row { beta, state, before, grad_membrane, grad, lam, sum, grad_beta, .. } = r;
             reverse_row(
-                threshold, slope, beta, state, before, grad_membrane, grad, lam, sum, grad_beta, &mut single, &mut double,
+                threshold,
+                slope,
+                beta,
+                state,
+                before,
+                grad_membrane,
+                grad,
+                lam,
+                sum,
+                grad_beta,
+                &mut single,
+                &mut double,
             );
         },
     );

@@ -196,7 +196,8 @@ fn pack(threshold: f32, lanes: &[f32]) -> u32 {
     // Eight bytes of 0 or 1 become eight bits of one byte by a multiplication that gathers them at the top.
     const GATHER: u64 = 0x0102_0408_1020_4080;
     bytes.chunks_exact(8).rev().fold(0, |word, eight| {
-        let eight = u64::from_le_bytes([eight[0], eight[1], eight[2], eight[3], eight[4], eight[5], eight[6], eight[7]]);
+        let eight =
+            u64::from_le_bytes([eight[0], eight[1], eight[2], eight[3], eight[4], eight[5], eight[6], eight[7]]);
         word << 8 | (eight.wrapping_mul(GATHER) >> 56) as u32
     })
 }
@@ -271,9 +272,7 @@ fn multi_reverse(threshold: f32, through: f32, slope: impl Fn(f32) -> f32 + Copy
         #[inline(always)]
         |r| {
             let Row { beta, state, before, grad_membrane, grad, lam, sum, grad_beta, .. } = r;
-            multi_reverse_row(
-                threshold, through, slope, beta, state, before, grad_membrane, grad, lam, sum, grad_beta,
-            );
+            multi_reverse_row(threshold, through, slope, beta, state, before, grad_membrane, grad, lam, sum, grad_beta);
         },
     );
 }

@@ -49,7 +49,7 @@ impl ShdFile {
     /// [`crate::Error::Malformed`] if it is no complete HDF5 file, a dataset is missing or has another type, their lengths
     /// differ, or a label is not below the number of classes.
     pub fn open(path: &Path, name: &str, classes: Option<usize>, label: Option<String>, order: Order) -> Result<Self> {
-        let file = File::open(path)?;
+        let file = File::open_foreign(path)?;
         let (labels_set, count) = file.vector(LABELS)?;
         let (times, n_times) = file.vector(TIMES)?;
         let (units, n_units) = file.vector(CHANNELS)?;

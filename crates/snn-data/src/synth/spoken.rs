@@ -188,7 +188,8 @@ impl Source for Spoken {
     }
 
     fn memory(&self) -> Option<u64> {
-        Some(self.samples as u64 * 8 * 2000)
+        // A unit and a time for each event, of which there are 1,400 on average.
+        Some(self.samples as u64 * 8 * 1400)
     }
 }
 

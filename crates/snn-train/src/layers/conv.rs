@@ -28,7 +28,13 @@ impl<B: Backend> Convolution<B> {
 }
 
 impl<B: Backend> Projection<B> for Convolution<B> {
-    fn forward(&mut self, device: &B, input: &Activity<B>, rows: usize, current: &mut B::Buffer<B::Real>) -> Result<()> {
+    fn forward(
+        &mut self,
+        device: &B,
+        input: &Activity<B>,
+        rows: usize,
+        current: &mut B::Buffer<B::Real>,
+    ) -> Result<()> {
         let (weight, bias) = (&self.weight.value.data, Some(&self.bias.value.data));
         match input {
             Activity::Spikes(spikes) => device.conv_spikes(&self.conv, spikes, weight, bias, current),

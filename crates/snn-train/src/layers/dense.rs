@@ -28,7 +28,13 @@ impl<B: Backend> Dense<B> {
 }
 
 impl<B: Backend> Projection<B> for Dense<B> {
-    fn forward(&mut self, device: &B, input: &Activity<B>, rows: usize, current: &mut B::Buffer<B::Real>) -> Result<()> {
+    fn forward(
+        &mut self,
+        device: &B,
+        input: &Activity<B>,
+        rows: usize,
+        current: &mut B::Buffer<B::Real>,
+    ) -> Result<()> {
         let (weight, bias) = (&self.weight.value.data, &self.bias.value.data);
         match input {
             Activity::Spikes(spikes) => device.spikes_gemm(spikes, self.outputs, weight, Some(bias), current),

@@ -28,7 +28,8 @@ pub trait Projection<B: Backend>: Debug + Send {
     /// # Errors
     ///
     /// If the input does not fit, or the device fails.
-    fn forward(&mut self, device: &B, input: &Activity<B>, rows: usize, current: &mut B::Buffer<B::Real>) -> Result<()>;
+    fn forward(&mut self, device: &B, input: &Activity<B>, rows: usize, current: &mut B::Buffer<B::Real>)
+    -> Result<()>;
 
     /// Computes the gradients of the weights, of the bias from `sums` (the gradient summed over time, `[B, N]`), and,
     /// if wanted, of the input.

@@ -304,7 +304,8 @@ fn preset(
 /// Two convolutions with pooling and a wide dense layer; every decay starts at 1.
 fn convolutional(row: &Row) -> ModelConfig {
     let neuron = || NeuronConfig { model: row.model, learn_beta: row.learn, beta: 1.0, ..NeuronConfig::default() };
-    let conv = |channels| LayerConfig::Conv { channels, kernel: 5, stride: 1, padding: 2, neuron: neuron(), init: FAN_IN };
+    let conv =
+        |channels| LayerConfig::Conv { channels, kernel: 5, stride: 1, padding: 2, neuron: neuron(), init: FAN_IN };
     let pool = || LayerConfig::Pool { window: 2 };
     let dense = LayerConfig::Dense { width: 1000, neuron: neuron(), init: FAN_IN, skip: false };
     ModelConfig {
@@ -331,7 +332,8 @@ fn vgg() -> Preset {
         surrogate: SurrogateConfig::FastSigmoid { scale },
         ..NeuronConfig::default()
     };
-    let conv = |channels, init| LayerConfig::Conv { channels, kernel: 3, stride: 1, padding: 1, neuron: neuron(1.0), init };
+    let conv =
+        |channels, init| LayerConfig::Conv { channels, kernel: 3, stride: 1, padding: 1, neuron: neuron(1.0), init };
     let later = |channels| conv(channels, Init::FanIn { gain: 4.0 });
     let pool = || LayerConfig::Pool { window: 2 };
     let wide = Init::FanIn { gain: 2.0 };
@@ -349,7 +351,13 @@ fn vgg() -> Preset {
             dense(2048),
             dense(1000),
         ],
-        readout: ReadoutConfig { beta: 1.0, learn_beta: false, shared_beta: true, init: wide, ..ReadoutConfig::default() },
+        readout: ReadoutConfig {
+            beta: 1.0,
+            learn_beta: false,
+            shared_beta: true,
+            init: wide,
+            ..ReadoutConfig::default()
+        },
     };
     let title = "VGG, block, fixed decay, sum readout".to_owned();
     preset(&setting, "-vgg", String::new(), title, Some(published((82.14, 0.0), (0.0, 0.0), 0.0)), model)

@@ -50,7 +50,11 @@ pub(super) fn implementations(kind: &str) -> Result<Option<Vec<Implementation>>>
                     precision: Precision::Double,
                     run: Box::new(move |case| $run(&reference, case)),
                 },
-                Implementation { name: "cpu f32", precision: Precision::Single, run: Box::new(move |case| $run(&cpu, case)) },
+                Implementation {
+                    name: "cpu f32",
+                    precision: Precision::Single,
+                    run: Box::new(move |case| $run(&cpu, case)),
+                },
             ]))
         }};
     }
@@ -151,7 +155,8 @@ fn neurons<B: Backend>(device: &B, case: &Case) -> Result<()> {
     let leak = || Leak { beta_raw: &beta, initial: initial.as_ref() };
     let mut state = device.buffer_from(&lift::<B>(&sequence(case, "current", lanes)))?;
     let mut grad = device.buffer_from(&lift::<B>(&sequence(case, "gout_spikes", lanes)))?;
-    let membrane_grad = case.find("gout_mem").map(|_| device.buffer_from(&lift::<B>(&sequence(case, "gout_mem", lanes))));
+    let membrane_grad =
+        case.find("gout_mem").map(|_| device.buffer_from(&lift::<B>(&sequence(case, "gout_mem", lanes))));
     let membrane_grad = membrane_grad.transpose()?;
     let (mut grad_beta, mut grad_initial) = (device.zeros(lane_count)?, device.zeros(lane_count)?);
     let leak_grad = LeakGrad {
@@ -257,7 +262,8 @@ fn linear<B: Backend>(device: &B, case: &Case) -> Result<()> {
     dense.forward(device, &input, lanes.rows(), &mut state)?;
     cell.forward(device, lanes, &mut state, &mut spikes)?;
     let mut grad = device.buffer_from(&lift::<B>(&sequence(case, "gout_spikes", lanes)))?;
-    let membrane_grad = case.find("gout_mem").map(|_| device.buffer_from(&lift::<B>(&sequence(case, "gout_mem", lanes))));
+    let membrane_grad =
+        case.find("gout_mem").map(|_| device.buffer_from(&lift::<B>(&sequence(case, "gout_mem", lanes))));
     let membrane_grad = membrane_grad.transpose()?;
     let mut sums = device.zeros(lanes.batch * lanes.width)?;
     cell.backward(device, lanes, &state, &mut grad, membrane_grad.as_ref(), &mut sums)?;
@@ -389,7 +395,12 @@ fn model<B: Backend>(device: &B, case: &Case) -> Result<()> {
     let mode: String = case.option("readout")?;
     let config = ModelConfig {
         layers: (0..hidden).map(layer).collect(),
-        readout: ReadoutConfig { reduce: reduce(&mode)?, learn_beta: learn, shared_beta: shared, ..ReadoutConfig::default() },
+        readout: ReadoutConfig {
+            reduce: reduce(&mode)?,
+            learn_beta: learn,
+            shared_beta: shared,
+            ..ReadoutConfig::default()
+        },
     };
     let (batch, steps): (usize, usize) = (case.option("B")?, case.option("T")?);
     let lanes = Lanes::new(batch, steps, sizes[0]);

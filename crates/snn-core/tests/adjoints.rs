@@ -1,0 +1,251 @@
+//! Every hand-written reverse pass is the adjoint of its forward pass.
+//!
+//! The forward pass on dual numbers gives the exact directional derivative, surrogates included; the reverse pass gives
+//! the gradient. Their inner products with random directions must agree to rounding.
+
+use proptest::prelude::*;
+use snn_core::backend::{BlockOps, Leak, LeakGrad, LifOps, Memory, SpikeMemory};
+use snn_core::neurons::block::{self, BlockNeuron, Start};
+use snn_core::neurons::lif::{self, LifKind, LifNeuron, Path};
+use snn_core::reference::{DenseSpikes, Reference};
+use snn_core::{Dual, Lanes, Surrogate};
+
+const SURROGATES: [Surrogate; 6] = [
+    Surrogate::BLOCK,
+    Surrogate::FastSigmoid { scale: 1.0 },
+    Surrogate::FastSigmoid { scale: 100.0 },
+    Surrogate::BOXCAR,
+    Surrogate::MULTI_GAUSSIAN,
+    Surrogate::ARCTAN,
+];
+
+const KINDS: [LifKind; 5] = [
+    LifKind::Multi { reset: Path::Attached },
+    LifKind::Multi { reset: Path::Detached },
+    LifKind::Single { mask: Path::Attached },
+    LifKind::Single { mask: Path::Detached },
+    LifKind::Integrator,
+];
+
+/// One lane: what goes in, in which direction it moves, and the gradient that comes back.
+#[derive(Debug, Clone)]
+struct Case {
+    beta: f64,
+    initial: f64,
+    current: Vec<f64>,
+    to_beta: f64,
+    to_initial: f64,
+    to_current: Vec<f64>,
+    grad_spikes: Vec<f64>,
+    grad_membrane: Vec<f64>,
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let beta = prop_oneof![4 => 0.0..=1.0_f64, 1 => Just(0.0), 1 => Just(1.0)];
+    // Scales from silence to several spikes in a row.
+    let scale = prop_oneof![Just(0.05), Just(0.5), Just(1.5)];
+    (1_usize..48, beta, -1.0..1.5_f64, scale).prop_flat_map(|(steps, beta, initial, scale)| {
+        let direction = || prop::collection::vec(-1.0..1.0_f64, steps);
+        (
+            prop::collection::vec(-0.6 * scale..scale, steps),
+            (-1.0..1.0_f64, -1.0..1.0_f64),
+            direction(),
+            direction(),
+            direction(),
+        )
+            .prop_map(move |(current, (to_beta, to_initial), to_current, grad_spikes, grad_membrane)| Case {
+                beta,
+                initial,
+                current,
+                to_beta,
+                to_initial,
+                to_current,
+                grad_spikes,
+                grad_membrane,
+            })
+    })
+}
+
+impl Case {
+    fn dual_current(&self) -> Vec<Dual> {
+        self.current.iter().zip(&self.to_current).map(|(&x, &d)| Dual::new(x, d)).collect()
+    }
+
+    /// The derivative along the direction of the outputs weighted with the incoming gradients.
+    fn forward_product(&self, spikes: &[Dual], membrane: &[Dual]) -> f64 {
+        let spikes = self.grad_spikes.iter().zip(spikes).map(|(g, s)| g * s.derivative);
+        let membrane = self.grad_membrane.iter().zip(membrane).map(|(g, v)| g * v.derivative);
+        spikes.chain(membrane).sum()
+    }
+
+    /// The same from the reverse pass, and the sum of its terms' magnitudes: what rounding is relative to.
+    fn reverse_product(&self, grad_current: &[f64], beta: f64, initial: f64) -> (f64, f64) {
+        let mut terms: Vec<f64> = grad_current.iter().zip(&self.to_current).map(|(g, d)| g * d).collect();
+        terms.extend([beta * self.to_beta, initial * self.to_initial]);
+        (terms.iter().sum(), terms.iter().map(|t| t.abs()).sum())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn block_reverse_pass_is_the_adjoint(case in case(), which in 0..SURROGATES.len(), undecayed: bool, threshold in 0.3..1.5_f64) {
+        let start = if undecayed { Start::Undecayed } else { Start::Decayed };
+        let neuron = BlockNeuron { surrogate: SURROGATES[which], threshold, start };
+        let (beta, initial) = (Dual::new(case.beta, case.to_beta), Dual::new(case.initial, case.to_initial));
+        let dual = block::stages(&neuron, beta, initial, &case.dual_current());
+        let want = case.forward_product(&dual.spikes, &dual.membrane);
+        let plain = block::stages(&neuron, case.beta, case.initial, &case.current);
+        let mut grad = vec![0.0; case.current.len()];
+        let (gs, gm) = (&case.grad_spikes, Some(&case.grad_membrane[..]));
+        let g = block::adjoint(&neuron, case.beta, case.initial, &plain.membrane, gs, gm, &mut grad);
+        let (got, scale) = case.reverse_product(&grad, g.beta, g.initial);
+        prop_assert!((got - want).abs() <= 1e-10 * (scale + want.abs()), "{got} against {want}");
+    }
+
+    #[test]
+    fn lif_reverse_passes_are_the_adjoints(case in case(), kind in 0..KINDS.len(), which in 0..SURROGATES.len(), threshold in 0.3..1.5_f64) {
+        let neuron = LifNeuron { kind: KINDS[kind], surrogate: SURROGATES[which], threshold };
+        let (beta, initial) = (Dual::new(case.beta, case.to_beta), Dual::new(case.initial, case.to_initial));
+        let dual = lif::trace(&neuron, beta, initial, &case.dual_current());
+        let want = case.forward_product(&dual.spikes, &dual.membrane);
+        let plain = lif::trace(&neuron, case.beta, case.initial, &case.current);
+        let mut grad = vec![0.0; case.current.len()];
+        let (gs, gm) = (&case.grad_spikes, Some(&case.grad_membrane[..]));
+        let g = lif::adjoint(&neuron, case.beta, case.initial, &plain.state, gs, gm, &mut grad);
+        let (got, scale) = case.reverse_product(&grad, g.beta, g.initial);
+        prop_assert!((got - want).abs() <= 1e-10 * (scale + want.abs()), "{neuron:?}: {got} against {want}");
+    }
+
+    /// The threshold function replaced by `x / (1 + k |x|)`, whose derivative is the surrogate, and the latency code
+    /// given out as it is: a smooth function, of which the reverse pass is the exact gradient.
+    #[test]
+    fn block_reverse_pass_is_the_gradient_of_its_smooth_twin(case in case(), scale in 1.0..12.0_f64) {
+        let neuron = BlockNeuron { surrogate: Surrogate::FastSigmoid { scale }, ..BlockNeuron::default() };
+        let twin = |beta: f64, initial: f64, current: &[f64]| {
+            let (mut v, mut count, mut z, mut loss) = (initial, 0.0, 0.0, 0.0);
+            let mut membrane = Vec::new();
+            for (t, &i) in current.iter().enumerate() {
+                v = beta * v + i;
+                let x = v - neuron.threshold;
+                count += x / (1.0 + scale * x.abs());
+                z += count;
+                loss += case.grad_spikes[t] * z + case.grad_membrane[t] * v;
+                membrane.push(v);
+            }
+            (loss, membrane)
+        };
+        let (_, membrane) = twin(case.beta, case.initial, &case.current);
+        let mut grad = vec![0.0; case.current.len()];
+        let (gs, gm) = (&case.grad_spikes, Some(&case.grad_membrane[..]));
+        let g = block::adjoint(&neuron, case.beta, case.initial, &membrane, gs, gm, &mut grad);
+        let h = 1e-6;
+        let size = grad.iter().fold(1.0_f64, |m, g| m.max(g.abs()));
+        let quotient = |up: f64, down: f64| (up - down) / (2.0 * h);
+        for t in 0..case.current.len() {
+            let moved = |by: f64| {
+                let mut current = case.current.clone();
+                current[t] += by;
+                twin(case.beta, case.initial, &current).0
+            };
+            let numeric = quotient(moved(h), moved(-h));
+            prop_assert!((numeric - grad[t]).abs() <= 1e-4 * size, "step {t}: {numeric} against {}", grad[t]);
+        }
+        let by_initial = |by: f64| twin(case.beta, case.initial + by, &case.current).0;
+        prop_assert!((quotient(by_initial(h), by_initial(-h)) - g.initial).abs() <= 1e-4 * size);
+        let by_beta = |by: f64| twin(case.beta + by, case.initial, &case.current).0;
+        let numeric = quotient(by_beta(h), by_beta(-h));
+        let largest = membrane.iter().fold(1.0_f64, |m, v| m.max(v.abs()));
+        let steps = case.current.len() as f64;
+        prop_assert!((numeric - g.beta).abs() <= 1e-4 * size * largest * steps, "{numeric} against {}", g.beta);
+    }
+}
+
+/// Either family through the backend's operations, where the decay is clamped and several lanes share it.
+#[derive(Debug, Clone, Copy)]
+enum Neuron {
+    Block(BlockNeuron),
+    Lif(LifNeuron),
+}
+
+impl Neuron {
+    fn forward<R: snn_core::Real>(&self, lanes: Lanes, beta: &Vec<R>, initial: &Vec<R>, state: &mut Vec<R>) -> Vec<R> {
+        let device = Reference::<R>::new();
+        let leak = Leak { beta_raw: beta, initial: Some(initial) };
+        let mut spikes = device.spikes();
+        match self {
+            Self::Block(n) => device.block_forward(n, lanes, leak, state, &mut spikes).unwrap(),
+            Self::Lif(n) => device.lif_forward(n, lanes, leak, state, &mut spikes).unwrap(),
+        }
+        let DenseSpikes { values, .. } = spikes;
+        if values.is_empty() { vec![R::ZERO; lanes.len()] } else { values }
+    }
+}
+
+/// Random numbers without a dependency on order: a draw per place.
+struct Draw(u64);
+
+impl Draw {
+    fn next(&mut self, low: f64, high: f64) -> f64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        low + (high - low) * ((z ^ z >> 31) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    fn list(&mut self, len: usize, low: f64, high: f64) -> Vec<f64> {
+        (0..len).map(|_| self.next(low, high)).collect()
+    }
+}
+
+/// Raw decays below, on, inside and above the bounds; the state that a membrane gradient belongs to is the block's and
+/// the integrator's own, so the single-spike neuron is left to the lane tests above.
+#[test]
+fn clamped_and_shared_decays_have_their_adjoint() {
+    let device = Reference::<f64>::new();
+    let multi = LifNeuron::new(LifKind::Multi { reset: Path::Attached });
+    for neuron in [Neuron::Block(BlockNeuron::default()), Neuron::Lif(multi), Neuron::Lif(LifNeuron::INTEGRATOR)] {
+        for (seed, beta) in [vec![0.7], vec![1.0], vec![-0.2], vec![-0.1, 0.0, 0.4, 1.0, 1.3]].into_iter().enumerate() {
+            let (lanes, mut draw) = (Lanes::new(3, 17, 5), Draw(seed as u64));
+            let lane_count = lanes.batch * lanes.width;
+            let (initial, current) = (draw.list(lane_count, -0.5, 0.9), draw.list(lanes.len(), -0.5, 0.9));
+            let (to_beta, to_initial) = (draw.list(beta.len(), -1.0, 1.0), draw.list(lane_count, -1.0, 1.0));
+            let to_current = draw.list(lanes.len(), -1.0, 1.0);
+            let (gs, gm) = (draw.list(lanes.len(), -1.0, 1.0), draw.list(lanes.len(), -1.0, 1.0));
+            let dual = |x: &[f64], d: &[f64]| x.iter().zip(d).map(|(&x, &d)| Dual::new(x, d)).collect::<Vec<_>>();
+
+            let mut moved = dual(&current, &to_current);
+            let spikes = neuron.forward(lanes, &dual(&beta, &to_beta), &dual(&initial, &to_initial), &mut moved);
+            let product = |g: &[f64], x: &[Dual]| g.iter().zip(x).map(|(g, x)| g * x.derivative).sum::<f64>();
+            let silent = matches!(neuron, Neuron::Lif(LifNeuron { kind: LifKind::Integrator, .. }));
+            let want = product(&gm, &moved) + if silent { 0.0 } else { product(&gs, &spikes) };
+
+            let mut state = current.clone();
+            neuron.forward(lanes, &beta, &initial, &mut state);
+            let mut grad = if silent { vec![0.0; lanes.len()] } else { gs.clone() };
+            let (mut g_beta, mut g_initial) = (vec![0.0; lane_count], vec![0.0; lane_count]);
+            let leak = Leak { beta_raw: &beta, initial: Some(&initial) };
+            let leak_grad = LeakGrad {
+                membrane: Some(&gm),
+                beta: Some(&mut g_beta),
+                initial: Some(&mut g_initial),
+                current_sum: None,
+            };
+            match &neuron {
+                Neuron::Block(n) => device.block_backward(n, lanes, leak, &state, &mut grad, leak_grad).unwrap(),
+                Neuron::Lif(n) => device.lif_backward(n, lanes, leak, &state, &mut grad, leak_grad).unwrap(),
+            }
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            let to_lanes: Vec<f64> = (0..lane_count).map(|l| to_beta[l % lanes.width % beta.len()]).collect();
+            let got = dot(&grad, &to_current) + dot(&g_initial, &to_initial) + dot(&g_beta, &to_lanes);
+            assert!((got - want).abs() < 1e-9 * (1.0 + want.abs()), "{neuron:?}, decay {beta:?}: {got} against {want}");
+            for (lane, g) in g_beta.iter().enumerate() {
+                let raw = beta[lane % lanes.width % beta.len()];
+                assert!((0.0..=1.0).contains(&raw) || *g == 0.0, "a decay of {raw} is clamped, its gradient is 0");
+            }
+            assert_eq!(device.len(&grad), lanes.len());
+        }
+    }
+}

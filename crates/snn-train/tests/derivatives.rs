@@ -1,0 +1,177 @@
+//! Whole models: the backward pass on `f64` against the derivative of the loss on dual numbers.
+//!
+//! The reference backend runs the same layers on dual numbers, whose forward pass carries the derivative of the loss
+//! along one direction in the space of all parameters. The gradients of the backward pass, times that direction, must
+//! give the same number.
+
+use snn_core::backend::{LinAlg, SpikeMemory};
+use snn_core::reference::Reference;
+use snn_core::testkit::Inputs;
+use snn_core::{Activity, Backend, Dual, Kind, Lanes, Map, Mode, Real, Signal, Spikes, Tensor};
+use snn_train::config::ModelConfig;
+use snn_train::losses::CrossEntropy;
+use snn_train::{Experiment, Stack};
+
+/// The model of a configuration that says nothing else.
+fn model(text: &str) -> ModelConfig {
+    let text = format!("data = {{ set = 'yinyang', encode = {{ kind = 'latency', steps = 2 }} }}\n{text}");
+    Experiment::from_toml("test", &text).unwrap().model
+}
+
+/// What a model is fed.
+enum Input {
+    Spikes(Spikes),
+    Values(Vec<f32>),
+}
+
+impl Input {
+    fn activity<B: Backend>(&self, device: &B, batch: usize) -> Activity<B> {
+        match self {
+            Self::Spikes(host) => {
+                let mut spikes = device.spikes();
+                device.upload_spikes(host, &mut spikes).unwrap();
+                Activity::Spikes(spikes)
+            }
+            Self::Values(host) => {
+                let lifted: Vec<B::Real> = host.iter().map(|&v| B::Real::lit(v.into())).collect();
+                let data = device.buffer_from(&lifted).unwrap();
+                Activity::Values(Tensor { shape: vec![batch, host.len() / batch], data })
+            }
+        }
+    }
+}
+
+/// Checks a model along several directions; gives the hidden spikes of the batch and the parameters without a gradient.
+fn check(name: &str, model: &ModelConfig, signal: Signal, density: f32) -> (u64, Vec<String>) {
+    const BATCH: usize = 3;
+    const CLASSES: usize = 4;
+    let (plain, dual) = (Reference::<f64>::new(), Reference::<Dual>::new());
+    let mut inputs = Inputs::new(11);
+    let input = match signal.kind {
+        Kind::Values => Input::Values(inputs.uniform(BATCH * signal.width(), -1.0, 1.0)),
+        _ => Input::Spikes(inputs.spikes(Lanes::new(BATCH, signal.steps, signal.width()), density)),
+    };
+    let labels = [0_u32, 3, 1];
+
+    let mut stack = Stack::build(&plain, model, signal, CLASSES, 5).unwrap();
+    // Biases and decays start equal everywhere; different ones test more.
+    for p in stack.parameters_mut() {
+        let moved = inputs.uniform(p.value.len(), -0.05, 0.05);
+        p.value.data.iter_mut().zip(moved).for_each(|(x, d)| *x += f64::from(d));
+    }
+    let activity = input.activity(&plain, BATCH);
+    let mut loss = CrossEntropy::new(&plain).unwrap();
+    stack.forward(&plain, &activity, Mode::Train).unwrap();
+    loss.forward(&plain, stack.output(), &labels).unwrap();
+    stack.backward(&plain, &activity, &loss.grad).unwrap();
+    let spikes = stack.layers().filter_map(|l| l.spikes());
+    let spikes = spikes.flat_map(|s| plain.events_per_sample(s).unwrap()).map(u64::from).sum();
+
+    let mut twin = Stack::build(&dual, model, signal, CLASSES, 5).unwrap();
+    let names: Vec<String> = stack.parameters().map(|(i, p)| format!("{i}.{}", p.name)).collect();
+    let mut dead = Vec::new();
+    // Along each parameter on its own, so that a fault is named, and along all of them at once.
+    for wanted in names.iter().map(Some).chain([None]) {
+        let (mut want, mut scale) = (0.0, 0.0);
+        for ((p, q), name) in stack.parameters().zip(twin.parameters_mut()).zip(&names) {
+            let moves = wanted.is_none_or(|w| w == name);
+            let direction = inputs.uniform(p.1.value.len(), -1.0, 1.0);
+            for (i, d) in direction.into_iter().enumerate() {
+                let d = if moves { f64::from(d) } else { 0.0 };
+                q.value.data[i] = Dual::new(p.1.value.data[i], d);
+                want += p.1.grad.data[i] * d;
+                scale += (p.1.grad.data[i] * d).abs();
+            }
+        }
+        let activity = input.activity(&dual, BATCH);
+        twin.forward(&dual, &activity, Mode::Train).unwrap();
+        let logits = &twin.output().values("test").unwrap().data;
+        let (mut losses, mut grad) = (vec![Dual::ZERO; BATCH], vec![Dual::ZERO; BATCH * CLASSES]);
+        dual.softmax_cross_entropy(CLASSES, logits, &labels.to_vec(), &mut losses, &mut grad).unwrap();
+        let got = losses.iter().map(|l| l.derivative).sum::<f64>() / BATCH as f64;
+        let place = wanted.map_or("all parameters", |w| w.as_str());
+        assert!(
+            (got - want).abs() <= 1e-9 * scale.max(1e-12),
+            "{name}, {place}: {got} on dual numbers, {want} backwards"
+        );
+        if scale == 0.0 {
+            dead.push(place.to_owned());
+        }
+    }
+    (spikes, dead)
+}
+
+/// As [`check`], for a model that spikes and whose parameters all have a gradient: others would test little.
+fn check_lively(name: &str, model: &ModelConfig, signal: Signal, density: f32) {
+    let (spikes, dead) = check(name, model, signal, density);
+    assert!(spikes > 0, "{name}: no spike");
+    assert!(dead.is_empty(), "{name}: no gradient on {dead:?}");
+}
+
+const WIDE: &str = "init = { kind = 'fan-in', gain = 3.0 }";
+
+#[test]
+fn dense_models_of_every_neuron_have_exact_gradients() {
+    for neuron in ["block", "single", "multi"] {
+        for path in ["attached", "detached"] {
+            for reduce in ["sum", "max"] {
+                let layer = |width: usize| {
+                    format!(
+                        "{{ kind = 'dense', width = {width}, neuron = {{ model = '{neuron}', reset_path = '{path}' }}, {WIDE} }}"
+                    )
+                };
+                let text =
+                    format!("model = {{ layers = [{}, {}], readout = {{ reduce = '{reduce}' }} }}", layer(7), layer(5));
+                let name = format!("{neuron} {path} {reduce}");
+                check_lively(&name, &model(&text), Signal::flat(Kind::Spikes, 9, 6), 0.3);
+            }
+        }
+    }
+}
+
+#[test]
+fn silent_block_model_has_exact_gradients() {
+    let text = "model = { layers = [{ kind = 'dense', width = 7, init = { kind = 'fan-in', gain = 0.01 } }] }";
+    let (spikes, dead) = check("silent", &model(text), Signal::flat(Kind::Spikes, 12, 6), 0.2);
+    assert_eq!(spikes, 0, "the weights are too small for a spike");
+    // No spike reaches the readout's weights, but everything before them learns.
+    assert_eq!(dead, ["1.weight"]);
+}
+
+#[test]
+fn skip_connections_and_shared_decays_have_exact_gradients() {
+    for neuron in ["block", "single", "multi"] {
+        let shared = format!("neuron = {{ model = '{neuron}', shared_beta = true }}");
+        let text = format!(
+            "model = {{ layers = [{{ kind = 'dense', width = 6, {shared}, {WIDE} }}, \
+             {{ kind = 'dense', width = 6, skip = true, {shared}, {WIDE} }}, \
+             {{ kind = 'dense', width = 6, skip = true, {shared}, {WIDE} }}], readout = {{ shared_beta = true }} }}"
+        );
+        check_lively(&format!("skip {neuron}"), &model(&text), Signal::flat(Kind::Spikes, 8, 6), 0.3);
+    }
+}
+
+#[test]
+fn convolutional_models_have_exact_gradients() {
+    for neuron in ["block", "single", "multi"] {
+        let conv = |channels: usize, stride: usize| {
+            format!(
+                "{{ kind = 'conv', channels = {channels}, kernel = 3, stride = {stride}, padding = 1, \
+                 neuron = {{ model = '{neuron}' }}, {WIDE} }}"
+            )
+        };
+        let pool = "{ kind = 'pool', window = 2 }";
+        let dense = format!("{{ kind = 'dense', width = 5, neuron = {{ model = '{neuron}' }}, {WIDE} }}");
+        let text = format!(
+            "model = {{ layers = [{}, {pool}, {}, {pool}, {dense}], readout = {{ reduce = 'max' }} }}",
+            conv(3, 1),
+            conv(2, 1)
+        );
+        let maps = Signal { kind: Kind::Spikes, steps: 5, map: Map::new(6, 5, 2) };
+        check_lively(&format!("conv {neuron}"), &model(&text), maps, 0.2);
+        // An image as a constant current, and a stride.
+        let text = format!("model = {{ layers = [{}, {dense}] }}", conv(3, 2));
+        let image = Signal { kind: Kind::Values, ..maps };
+        check_lively(&format!("constant current {neuron}"), &model(&text), image, 0.0);
+    }
+}
