@@ -293,8 +293,12 @@ pub(crate) struct Plot {
 
 #[derive(Debug, Args)]
 pub(crate) struct Reproduce {
-    /// What: figure1, figure2, figure3 or figure4.
-    pub(crate) target: String,
+    /// What: see `--list`.
+    #[arg(required_unless_present = "list")]
+    pub(crate) target: Option<String>,
+    /// List the targets.
+    #[arg(long)]
+    pub(crate) list: bool,
     /// How much: minutes, tens of minutes, or the published protocol.
     #[arg(long, default_value = "smoke")]
     pub(crate) profile: Profile,

@@ -1,7 +1,7 @@
 //! Convolution of channel-last maps, every step for itself.
 //!
 //! Spikes cost events: each adds (or reads) one row of output channels per kernel tap. Dense inputs and input
-//! gradients are matrix products over patches. Weight gradients are summed in [`PARTS`] fixed parts of the rows.
+//! gradients are matrix products over patches. Weight gradients are summed in a fixed number of parts of the rows.
 
 use rayon::prelude::*;
 use snn_core::error::{Result, check_len};

@@ -5,7 +5,7 @@
 //! unit gathers the gradient rows of its events in the same way. One tile of columns is in work at a time, in a packed
 //! copy where the tile is contiguous: 64 columns of a wide matrix would lie on as many memory pages as there are rows,
 //! and the translation of addresses would cost more than the sums. What is gathered from is cut into parts of
-//! [`PART`] rows, which stay in the first-level cache, where there are events enough.
+//! `PART` rows, which stay in the first-level cache, where there are events enough.
 //! A denser chunk is expanded to counts and multiplied by the dense kernel.
 //!
 //! Chunks, and the choice between the two ways, depend on the data alone, and the order in which a sum is formed on

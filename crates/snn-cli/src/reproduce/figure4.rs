@@ -350,7 +350,7 @@ impl Study<'_> {
             }
         };
         let mut curves = Lines::default();
-        for (i, (task, _)) in tasks.iter().enumerate().filter(|(_, (t, _))| t.silent) {
+        for (i, (task, _)) in tasks.iter().filter(|(t, _)| t.silent).enumerate() {
             let Some(runs) = self.results.get(&(task.title.to_owned(), "silent".to_owned())) else { continue };
             let Some((_, _, o)) = runs.first() else { continue };
             let over_time = |values: &[f64]| -> Vec<(f64, f64)> {

@@ -14,25 +14,35 @@ use crate::console;
 use crate::report::{Report, Written};
 use crate::usage;
 
-/// The targets, in the order of the papers.
-const TARGETS: &[&str] = &["figure1", "figure2", "figure3", "figure4"];
+/// The targets in the order of the papers, and what each shows.
+const TARGETS: &[(&str, &str)] = &[
+    ("figure1", "block paper: the stages of the block model on one neuron"),
+    ("figure2", "block paper: where gradients flow"),
+    ("figure3", "block paper: speed of block and sequential neurons, as published and fused"),
+    ("figure4", "block paper: accuracy, speed, activity, training from silence"),
+];
 
 pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {
-    match args.target.as_str() {
+    if args.list {
+        return TARGETS.iter().try_for_each(|(name, what)| console::line(format_args!("{name}  {what}")));
+    }
+    match args.target.as_deref().unwrap_or_default() {
         "figure1" => figure1::run(args),
         "figure2" => figure2::run(args),
         "figure3" => figure3::run(args, quiet),
         "figure4" => figure4::run(args, quiet),
         other => {
-            let hint = snn_train::config::nearest(other, TARGETS.iter().copied());
-            Err(usage(format!("no target `{other}`{hint}; there are {}", TARGETS.join(", "))))
+            let names: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
+            let hint = snn_train::config::nearest(other, names.iter().copied());
+            Err(usage(format!("no target `{other}`{hint}; there are {}", names.join(", "))))
         }
     }
 }
 
 /// The command line that repeats a run.
 fn command(args: &Reproduce) -> String {
-    let mut line = format!("cargo xtask reproduce {} --profile {}", args.target, args.profile);
+    let mut line =
+        format!("cargo xtask reproduce {} --profile {}", args.target.as_deref().unwrap_or_default(), args.profile);
     if !args.sets.is_empty() {
         line.push_str(&format!(" --sets {}", args.sets.join(",")));
     }
