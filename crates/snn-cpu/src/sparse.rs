@@ -3,7 +3,7 @@
 //! Rows (`B * T` of them) are taken in chunks. A chunk of low density costs events: forward, each row gathers the weight
 //! rows of its events into sums that stay in registers; for the weight gradient the lists are turned round, and each
 //! unit gathers the gradient rows of its events in the same way. One tile of columns is in work at a time, in a packed
-//! copy where the tile is contiguous: 64 columns of a wide matrix would lie on as many memory pages as there are rows,
+//! copy where the tile is contiguous: the columns of a wide matrix would lie on as many memory pages as there are rows,
 //! and the translation of addresses would cost more than the sums. What is gathered from is cut into parts of
 //! `PART` rows, which stay in the first-level cache, where there are events enough.
 //! A denser chunk is expanded to counts and multiplied by the dense kernel.
@@ -34,17 +34,18 @@ const fn chunk(width: usize) -> usize {
 /// Density above which a chunk is multiplied densely. Measured (see docs/benchmarks.md): the two ways cost the same at
 /// about this share of active inputs; narrow layers spend more of a gather on walking its lists.
 pub const fn dense_above(width: usize) -> f64 {
-    if width > 256 { 0.4 } else { 0.22 }
+    if width > 256 { 0.4 } else { 0.3 }
 }
 
 /// Narrow layers cannot use the dense kernel's full width, so for them the gather always wins.
 const DENSE_MIN_WIDTH: usize = 32;
 
-/// Columns of a full tile: their sums fill a part of the registers that leaves room for the loads.
-const LANES: usize = 64;
+/// Columns of a full tile: their sums fill all vector registers but one or two where those hold 8 values, and leave room
+/// where they hold 16. The wider a tile, the fewer walks along the lists.
+const LANES: usize = 112;
 
-/// Rows of a part of what is gathered from: with a full tile's 64 columns, 32 KB.
-const PART: usize = 128;
+/// Rows of a part of what is gathered from: with a full tile's columns, 28 KB.
+const PART: usize = 64;
 
 /// Events per row and part from which parts pay: below, walking the row lists costs more than it saves.
 const PART_EVENTS: f64 = 6.0;
@@ -53,7 +54,7 @@ fn is_dense(events: usize, rows: usize, inputs: usize, width: usize) -> bool {
     width >= DENSE_MIN_WIDTH && events as f64 > dense_above(width) * (rows * inputs) as f64
 }
 
-/// A tile of columns: `real` of them from `at` on, padded to `lanes` (16, 32, 48 or 64).
+/// A tile of columns: `real` of them from `at` on, padded to `lanes`, whole cache lines.
 #[derive(Debug, Clone, Copy)]
 struct Tile {
     at: usize,
@@ -96,13 +97,23 @@ macro_rules! with_registers {
             2 => $kernel.run::<_, 2>($instance),
             3 => $kernel.run::<_, 3>($instance),
             4 => $kernel.run::<_, 4>($instance),
+            5 => $kernel.run::<_, 5>($instance),
             6 => $kernel.run::<_, 6>($instance),
+            7 => $kernel.run::<_, 7>($instance),
             8 => $kernel.run::<_, 8>($instance),
+            10 => $kernel.run::<_, 10>($instance),
             12 => $kernel.run::<_, 12>($instance),
+            14 => $kernel.run::<_, 14>($instance),
             16 => $kernel.run::<_, 16>($instance),
+            20 => $kernel.run::<_, 20>($instance),
+            24 => $kernel.run::<_, 24>($instance),
+            28 => $kernel.run::<_, 28>($instance),
             32 => $kernel.run::<_, 32>($instance),
             48 => $kernel.run::<_, 48>($instance),
-            _ => $kernel.run::<_, 64>($instance),
+            64 => $kernel.run::<_, 64>($instance),
+            80 => $kernel.run::<_, 80>($instance),
+            96 => $kernel.run::<_, 96>($instance),
+            _ => $kernel.run::<_, 112>($instance),
         }
     };
 }
@@ -115,11 +126,12 @@ struct Parts {
 }
 
 impl Parts {
-    /// Parts of [`PART`] units if there are events enough, all units in one part otherwise.
-    fn new(cpu: &Cpu, spikes: &Spikes) -> Self {
+    /// Parts of [`PART`] units if there are events enough and tiles enough to make up for finding the bounds, all
+    /// units in one part otherwise.
+    fn new(cpu: &Cpu, spikes: &Spikes, tiles: usize) -> Self {
         let lanes = spikes.lanes();
         let count = lanes.width.div_ceil(PART);
-        if spikes.events() as f64 <= PART_EVENTS * (lanes.rows() * count) as f64 || count == 1 {
+        if tiles < 3 || spikes.events() as f64 <= PART_EVENTS * (lanes.rows() * count) as f64 {
             return Self { count: 1, bounds: Vec::new() };
         }
         let mut bounds = vec![0; lanes.rows() * (count + 1)];
@@ -174,7 +186,7 @@ pub(crate) fn forward(
     let bias = bias.unwrap_or(&zeros);
     let tiles = tiles(width);
     let packed = pack(cpu, lanes.width, width, &tiles, weight);
-    let parts = Parts::new(cpu, spikes);
+    let parts = Parts::new(cpu, spikes, tiles.len());
     cpu.install(|| {
         let chunks = out.par_chunks_mut(chunk(width) * width).enumerate();
         let scratches = || (Vec::new(), aligned(CHUNK * LANES));
