@@ -475,7 +475,7 @@ impl Study<'_> {
         let shortened = self.args.profile == Profile::Smoke;
         match self.labels.iter().find(|l| l.task == task.title) {
             Some(label) if !label.as_published => row.other_data(&label.label),
-            Some(label) if shortened => row.other_data(format!("part of {}", label.label)),
+            Some(label) if shortened => row.other_data(format!("{}, shortened run", label.label)),
             _ => row,
         }
     }
