@@ -177,7 +177,7 @@ impl Study<'_> {
         if let Some(unknown) = wanted.iter().find(|w| TASKS.iter().all(|t| t.set != **w)) {
             let names: Vec<&str> = TASKS.iter().map(|t| t.set).collect();
             let hint = snn_train::config::nearest(unknown, names.iter().copied());
-            return Err(usage(format!("--sets {unknown}: is no task of figure 4{hint}; it has {}", names.join(", "))));
+            return Err(usage(format!("--sets {unknown}: is no task of figure 4; it has {}{hint}", names.join(", "))));
         }
         let mut chosen = Vec::new();
         for task in &TASKS {

@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {
         other => {
             let names: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
             let hint = snn_train::config::nearest(other, names.iter().copied());
-            Err(usage(format!("no target `{other}`{hint}; there are {}", names.join(", "))))
+            Err(usage(format!("no target `{other}`; there are {}{hint}", names.join(", "))))
         }
     }
 }
