@@ -14,20 +14,20 @@ use crate::simd;
 /// Parts into which rows are cut for a weight gradient: fixed, so the order of the sum is.
 const PARTS: usize = 8;
 
-/// Calls `visit(tap, output position)` for every kernel tap that unit `unit` reaches; gives its channel.
+/// Calls `visit(weight row, output position)` for every kernel tap that unit `unit` reaches; weight rows are those of
+/// `[k * k * c_in, c_out]`.
 #[inline(always)]
-fn taps(conv: &Conv, unit: usize, mut visit: impl FnMut(usize, usize)) -> usize {
+fn taps(conv: &Conv, unit: usize, mut visit: impl FnMut(usize, usize)) {
     let (m, o) = (conv.input, conv.output());
     let (c, x, y) = (unit % m.channels, unit / m.channels % m.width, unit / (m.channels * m.width));
     for ky in 0..conv.kernel {
         let Some(oy) = position(y + conv.padding, ky, conv.stride, o.height) else { continue };
         for kx in 0..conv.kernel {
             if let Some(ox) = position(x + conv.padding, kx, conv.stride, o.width) {
-                visit(ky * conv.kernel + kx, oy * o.width + ox);
+                visit((ky * conv.kernel + kx) * m.channels + c, oy * o.width + ox);
             }
         }
     }
-    c
 }
 
 /// The output position whose tap `k` lies on padded input position `at`.
@@ -49,7 +49,7 @@ pub(crate) fn spikes_forward(
     check(conv, "weight", weight, bias)?;
     check_len("conv_spikes", "spikes", spikes.lanes().width, conv.input.len())?;
     check_len("conv_spikes", "out", out.len(), spikes.lanes().rows() * n_out)?;
-    let (c_in, c_out) = (conv.input.channels, conv.channels);
+    let c_out = conv.channels;
     cpu.install(|| {
         out.par_chunks_mut(n_out).enumerate().for_each(|(row, out)| {
             start(bias, out);
@@ -57,9 +57,8 @@ pub(crate) fn spikes_forward(
                 #[inline(always)]
                 || {
                     for &unit in spikes.row(row) {
-                        let c = unit as usize % c_in;
-                        taps(conv, unit as usize, |tap, position| {
-                            let weight = &weight[(tap * c_in + c) * c_out..][..c_out];
+                        taps(conv, unit as usize, |weight_row, position| {
+                            let weight = &weight[weight_row * c_out..][..c_out];
                             let out = &mut out[position * c_out..][..c_out];
                             out.iter_mut().zip(weight).for_each(|(o, &w)| *o += w);
                         });
@@ -82,7 +81,7 @@ pub(crate) fn spikes_weight_grad(
     check(conv, "grad_weight", grad_weight, None)?;
     check_len("conv_spikes", "spikes", spikes.lanes().width, conv.input.len())?;
     check_len("conv_spikes", "grad", grad.len(), spikes.lanes().rows() * n_out)?;
-    let (c_in, c_out) = (conv.input.channels, conv.channels);
+    let c_out = conv.channels;
     sum_parts(cpu, spikes.lanes().rows(), grad_weight, |rows, sum| {
         simd::run(
             #[inline(always)]
@@ -90,10 +89,9 @@ pub(crate) fn spikes_weight_grad(
                 for row in rows {
                     let grad = &grad[row * n_out..(row + 1) * n_out];
                     for &unit in spikes.row(row) {
-                        let c = unit as usize % c_in;
-                        taps(conv, unit as usize, |tap, position| {
+                        taps(conv, unit as usize, |weight_row, position| {
                             let grad = &grad[position * c_out..][..c_out];
-                            let sum = &mut sum[(tap * c_in + c) * c_out..][..c_out];
+                            let sum = &mut sum[weight_row * c_out..][..c_out];
                             sum.iter_mut().zip(grad).for_each(|(s, &g)| *s += g);
                         });
                     }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 use snn_train::trainer::{RunOptions, Summary};
 
-use super::{apply, experiment, peak_bytes};
+use super::{experiment, peak_bytes};
 use crate::args::Train;
 use crate::console::{self, Watch};
 use crate::usage;
@@ -36,8 +36,7 @@ pub(crate) fn run(args: &Train, quiet: bool) -> Result<()> {
         (None, Some(saved)) if saved.is_file() => saved.display().to_string(),
         _ => return Err(usage("--resume: the directory holds no run; name a preset or a configuration file")),
     };
-    let mut experiment = experiment(&which, &args.changes)?;
-    apply(&mut experiment, &[])?;
+    let experiment = experiment(&which, &args.changes)?;
     let out = match &args.out {
         Some(out) => {
             if !args.resume && holds_run(out) {

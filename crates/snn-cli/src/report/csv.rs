@@ -97,6 +97,7 @@ pub(crate) fn write(rows: &[Vec<String>]) -> String {
 /// # Errors
 ///
 /// If a quoted field does not end.
+#[cfg(test)]
 pub(crate) fn read(text: &str) -> anyhow::Result<Vec<Vec<String>>> {
     let mut rows = Vec::new();
     let mut row = Vec::new();

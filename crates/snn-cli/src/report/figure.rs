@@ -91,6 +91,7 @@ impl Panel {
     }
 
     /// Sets how many columns of the grid the panel covers.
+    #[cfg_attr(not(test), expect(dead_code, reason = "drawn and tested; no reproduction uses it yet"))]
     pub(crate) fn span(mut self, span: usize) -> Self {
         self.span = span.max(1);
         self
@@ -126,6 +127,7 @@ impl Axis {
     }
 
     /// A logarithmic axis with ticks at powers of ten.
+    #[cfg_attr(not(test), expect(dead_code, reason = "drawn and tested; no reproduction uses it yet"))]
     pub(crate) fn log10(label: impl Into<String>) -> Self {
         Self { label: label.into(), scale: Scale::Log10, limits: None }
     }
@@ -304,6 +306,7 @@ impl Series {
     }
 
     /// Marks the series as taken from a publication: hollow markers, dashed line.
+    #[cfg_attr(not(test), expect(dead_code, reason = "drawn and tested; no reproduction uses it yet"))]
     pub(crate) fn published(mut self) -> Self {
         self.stroke = Stroke::Dashed;
         self.marker = Marker::Ring;
@@ -323,6 +326,7 @@ impl Series {
     }
 
     /// Shows the spread as a band instead of error bars.
+    #[cfg_attr(not(test), expect(dead_code, reason = "drawn and tested; no reproduction uses it yet"))]
     pub(crate) fn band(mut self) -> Self {
         self.spread = Spread::Band;
         self
@@ -493,6 +497,7 @@ impl Bars {
     }
 
     /// Sets the palette index of the group added last.
+    #[cfg_attr(not(test), expect(dead_code, reason = "drawn and tested; no reproduction uses it yet"))]
     pub(crate) fn colour(mut self, colour: usize) -> Self {
         if let Some(group) = self.groups.last_mut() {
             group.colour = Some(colour);
@@ -503,12 +508,6 @@ impl Bars {
     /// Adds a horizontal reference line at `value`.
     pub(crate) fn reference(mut self, value: f64, label: impl Into<String>) -> Self {
         self.references.push(Reference { value, label: label.into() });
-        self
-    }
-
-    /// Leaves the value labels out.
-    pub(crate) fn without_labels(mut self) -> Self {
-        self.labels = false;
         self
     }
 }
@@ -593,6 +592,7 @@ pub(crate) struct Events {
 
 impl Raster {
     /// Adds a group of `(time, unit)` events.
+    #[cfg_attr(not(test), expect(dead_code, reason = "drawn and tested; no reproduction uses it yet"))]
     pub(crate) fn group(mut self, name: impl Into<String>, events: Vec<(f64, f64)>) -> Self {
         self.groups.push(Events { name: name.into(), events, colour: None });
         self

@@ -17,8 +17,6 @@
 //! | `machine.rs` | what the numbers were made on |
 //! | `files.rs` | atomic writes |
 
-#![allow(dead_code, unused_imports, reason = "one vocabulary for all reproductions; not every word is in use")]
-
 mod axis;
 mod colour;
 pub(crate) mod csv;
@@ -37,12 +35,9 @@ pub(crate) mod table;
 mod text;
 mod writing;
 
-pub(crate) use figure::{
-    Axis, Bars, Colours, Figure, Heat, Kind, Lines, Marker, Panel, Point, Raster, Reference, Scale, Series, Spread,
-    Stroke,
-};
+pub(crate) use figure::{Axis, Bars, Figure, Heat, Kind, Lines, Marker, Panel, Scale, Series, Stroke};
 pub(crate) use jobs::Jobs;
 pub(crate) use machine::Machine;
 pub(crate) use profile::Profile;
-pub(crate) use table::{Align, Cell, Column, Comparison, ComparisonRow, Difference, Measured, Table};
+pub(crate) use table::{Cell, Column, Comparison, ComparisonRow, Measured, Table};
 pub(crate) use writing::{DataLabel, Deviation, Record, Report, Written};
