@@ -12,7 +12,10 @@ use std::fmt::Debug;
 
 use crate::error::Result;
 use crate::neurons::block::BlockNeuron;
+use crate::neurons::cuba::CubaNeuron;
 use crate::neurons::lif::LifNeuron;
+use crate::neurons::paralif::Firing;
+use crate::random::SpikeDraws;
 use crate::real::{Element, Real};
 use crate::shape::{Conv, Lanes, Pool};
 use crate::signal::Spikes;
@@ -140,6 +143,13 @@ pub trait SpikeMemory: Memory {
     ///
     /// [`Error::Shape`](crate::Error::Shape) if the sizes differ.
     fn add_spikes(&self, a: &Self::Spikes, b: &Self::Spikes, out: &mut Self::Spikes) -> Result<()>;
+
+    /// `out[b, t] = spikes[b, t - 1]`, nothing at step 0: what a recurrent connection carries.
+    ///
+    /// # Errors
+    ///
+    /// If the device has no memory left.
+    fn delay_spikes(&self, spikes: &Self::Spikes, out: &mut Self::Spikes) -> Result<()>;
 }
 
 /// A dense matrix product `c = op(a) op(b) (+ c)`, row-major.
@@ -192,6 +202,12 @@ pub enum TimeReduction {
     Sum,
     /// The maximum over all steps; the gradient goes to the first step that attains it.
     Max,
+    /// The mean over all steps.
+    Mean,
+    /// The last step.
+    Last,
+    /// The sum over all steps of the softmax over the neurons.
+    SoftmaxSum,
 }
 
 /// Linear algebra: everything without a state over time.
@@ -286,6 +302,48 @@ pub trait LinAlg: SpikeMemory {
     ///
     /// See [`LinAlg::gemm`].
     fn add_assign(&self, x: &Self::Buffer<Self::Real>, y: &mut Self::Buffer<Self::Real>) -> Result<()>;
+
+    /// `y += factor * x`.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn add_scaled(&self, factor: f64, x: &Self::Buffer<Self::Real>, y: &mut Self::Buffer<Self::Real>) -> Result<()>;
+
+    /// `x += value`, every entry.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails.
+    fn add_constant(&self, value: f64, x: &mut Self::Buffer<Self::Real>) -> Result<()>;
+
+    /// `x = max(x, 0)`.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails.
+    fn relu(&self, x: &mut Self::Buffer<Self::Real>) -> Result<()>;
+
+    /// The adjoint of [`LinAlg::relu`], from its result: `grad = 0` where `y` is not positive.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn relu_grad(&self, y: &Self::Buffer<Self::Real>, grad: &mut Self::Buffer<Self::Real>) -> Result<()>;
+
+    /// `out[b, t, :] = x[b, t - 1, :]`, 0 at step 0.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn delay(&self, lanes: Lanes, x: &Self::Buffer<Self::Real>, out: &mut Self::Buffer<Self::Real>) -> Result<()>;
+
+    /// The adjoint of [`LinAlg::delay`], in place: `x[b, t, :] = x[b, t + 1, :]`, 0 at the last step.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn advance(&self, lanes: Lanes, x: &mut Self::Buffer<Self::Real>) -> Result<()>;
 
     /// Convolution of spikes, every step for itself: `out[r, y, x, :]`, with bias.
     ///
@@ -391,7 +449,8 @@ pub trait LinAlg: SpikeMemory {
         at: &mut Self::Buffer<u32>,
     ) -> Result<()>;
 
-    /// Adjoint of [`LinAlg::reduce_time`]: fills `grad_x[B, T, N]`.
+    /// Adjoint of [`LinAlg::reduce_time`]: fills `grad_x[B, T, N]`. `x` is that of the forward pass; only
+    /// [`TimeReduction::SoftmaxSum`] reads it.
     ///
     /// # Errors
     ///
@@ -400,6 +459,7 @@ pub trait LinAlg: SpikeMemory {
         &self,
         reduction: TimeReduction,
         lanes: Lanes,
+        x: &Self::Buffer<Self::Real>,
         grad: &Self::Buffer<Self::Real>,
         at: &Self::Buffer<u32>,
         grad_x: &mut Self::Buffer<Self::Real>,
@@ -528,6 +588,217 @@ pub trait BlockOps: SpikeMemory {
     ) -> Result<()>;
 }
 
+/// How a stored decay becomes the one in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecayMap {
+    /// It is the stored number.
+    Direct,
+    /// The logistic function of the stored number: a learned decay stays inside `(0, 1)`.
+    Sigmoid,
+}
+
+/// The decays of a synaptic and a membrane filter; each one entry (shared) or one per neuron.
+#[derive(Debug)]
+pub struct Filters<'a, M: Memory> {
+    /// Synaptic decay per step; 0 if absent.
+    pub alpha: Option<&'a M::Buffer<M::Real>>,
+    /// Membrane decay per step; below 1 after the map.
+    pub beta: &'a M::Buffer<M::Real>,
+    /// What both go through.
+    pub map: DecayMap,
+}
+
+impl<M: Memory> Clone for Filters<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: Memory> Copy for Filters<'_, M> {}
+
+/// Where the adjoint of a filtered neuron puts its gradients, and the incoming one on the membrane.
+///
+/// Gradients on parameters are those of the stored numbers, of each lane, `[B, N]`: sum them with
+/// [`LinAlg::sum_rows`]. Those of parameters that took no part are 0.
+#[derive(Debug)]
+pub struct FilterGrad<'a, M: Memory> {
+    /// Incoming gradient on the returned membrane, `[B, T, N]`, if it was used.
+    pub membrane: Option<&'a M::Buffer<M::Real>>,
+    /// Receives the gradient on alpha.
+    pub alpha: Option<&'a mut M::Buffer<M::Real>>,
+    /// Receives the gradient on beta.
+    pub beta: Option<&'a mut M::Buffer<M::Real>>,
+    /// Receives the gradient on the threshold, 0 where the stored one is not positive.
+    pub threshold: Option<&'a mut M::Buffer<M::Real>>,
+    /// Receives the gradient on the current summed over time.
+    pub current_sum: Option<&'a mut M::Buffer<M::Real>>,
+}
+
+impl<M: Memory> Default for FilterGrad<'_, M> {
+    fn default() -> Self {
+        Self { membrane: None, alpha: None, beta: None, threshold: None, current_sum: None }
+    }
+}
+
+/// Where the numbers of stochastic firing come from.
+#[derive(Debug)]
+pub enum Noise<'a, M: Memory> {
+    /// Drawn where they are used. The uniform of Bernoulli modes is [`unit_f32`](crate::random::unit_f32) of the bits,
+    /// the logistic of Gumbel-Softmax `ln(U / (1 - U))` with [`open_unit_f32`](crate::random::open_unit_f32).
+    Drawn(SpikeDraws),
+    /// Given, `[B, T, N]`: uniforms for Bernoulli modes, logistics for Gumbel-Softmax.
+    Given(&'a M::Buffer<M::Real>),
+}
+
+impl<M: Memory> Clone for Noise<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: Memory> Copy for Noise<'_, M> {}
+
+/// How membranes of a parallel neuron become spikes.
+#[derive(Debug)]
+pub struct Fire<'a, M: Memory> {
+    /// The firing function.
+    pub firing: Firing,
+    /// Thresholds, used as `max(stored, 0)`: one entry (shared) or one per neuron. Stochastic modes do not read them.
+    pub threshold: &'a M::Buffer<M::Real>,
+    /// The noise; only stochastic modes read it.
+    pub noise: Noise<'a, M>,
+}
+
+impl<M: Memory> Clone for Fire<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: Memory> Copy for Fire<'_, M> {}
+
+/// Parallel leaky neurons; maths in [`crate::neurons::paralif`].
+///
+/// Both halves, the filters and firing, may be left out: the recurrent variant is put together from them.
+pub trait ParaLifOps: SpikeMemory {
+    /// With filters, `state` enters as the current `[B, T, N]` and leaves as the membrane; without them it is the
+    /// membrane. `spikes` is overwritten if the neurons fire.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`](crate::Error::Shape) if a buffer does not fit.
+    fn paralif_forward(
+        &self,
+        lanes: Lanes,
+        filters: Option<Filters<'_, Self>>,
+        fire: Option<Fire<'_, Self>>,
+        state: &mut Self::Buffer<Self::Real>,
+        spikes: &mut Self::Spikes,
+    ) -> Result<()>;
+
+    /// The adjoint: `grad` enters as the gradient on the spikes if the neurons fire, on the membrane otherwise; it
+    /// leaves as the gradient on the current, or on the membrane without filters.
+    ///
+    /// # Errors
+    ///
+    /// As [`ParaLifOps::paralif_forward`].
+    fn paralif_backward(
+        &self,
+        lanes: Lanes,
+        filters: Option<Filters<'_, Self>>,
+        fire: Option<Fire<'_, Self>>,
+        membrane: &Self::Buffer<Self::Real>,
+        grad: &mut Self::Buffer<Self::Real>,
+        grads: FilterGrad<'_, Self>,
+    ) -> Result<()>;
+}
+
+/// A recurrent connection: weights `[N, N]`, source by target, and a bias `[N]` that acts at every step.
+#[derive(Debug)]
+pub struct Recurrent<'a, M: Memory> {
+    /// R.
+    pub weight: &'a M::Buffer<M::Real>,
+    /// c_r.
+    pub bias: &'a M::Buffer<M::Real>,
+}
+
+impl<M: Memory> Clone for Recurrent<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: Memory> Copy for Recurrent<'_, M> {}
+
+/// What a population of current-based neurons is made of, beside its constants.
+#[derive(Debug)]
+pub struct CubaParameters<'a, M: Memory> {
+    /// The two filters.
+    pub filters: Filters<'a, M>,
+    /// Thresholds, used as `max(stored, 0)`: one entry (shared) or one per neuron.
+    pub threshold: &'a M::Buffer<M::Real>,
+    /// The recurrent connection, exactly if the neuron has one.
+    pub recurrent: Option<Recurrent<'a, M>>,
+}
+
+impl<M: Memory> Clone for CubaParameters<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: Memory> Copy for CubaParameters<'_, M> {}
+
+/// Current-based leaky integrate-and-fire neurons; maths in [`crate::neurons::cuba`].
+pub trait CubaOps: SpikeMemory {
+    /// `state` enters as the current `[B, T, N]` and leaves as the membrane before the reset. `synaptic`, wanted for the
+    /// gradient on alpha, receives the synaptic trace. `spikes` is overwritten if the neurons fire.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`](crate::Error::Shape) if a buffer does not fit.
+    fn cuba_forward(
+        &self,
+        neuron: &CubaNeuron,
+        lanes: Lanes,
+        parameters: CubaParameters<'_, Self>,
+        state: &mut Self::Buffer<Self::Real>,
+        synaptic: Option<&mut Self::Buffer<Self::Real>>,
+        spikes: &mut Self::Spikes,
+    ) -> Result<()>;
+
+    /// The adjoint: `grad` enters as the gradient on the spikes and leaves as the gradient on the current, which is
+    /// also that on the current of the recurrent connection. `synaptic` is needed if alpha's gradient is wanted.
+    ///
+    /// # Errors
+    ///
+    /// As [`CubaOps::cuba_forward`].
+    #[expect(clippy::too_many_arguments, reason = "what the forward pass had, and the gradients")]
+    fn cuba_backward(
+        &self,
+        neuron: &CubaNeuron,
+        lanes: Lanes,
+        parameters: CubaParameters<'_, Self>,
+        state: &Self::Buffer<Self::Real>,
+        synaptic: Option<&Self::Buffer<Self::Real>>,
+        grad: &mut Self::Buffer<Self::Real>,
+        grads: FilterGrad<'_, Self>,
+    ) -> Result<()>;
+
+    /// The membrane after the reset, from the state, in place.
+    ///
+    /// # Errors
+    ///
+    /// As [`CubaOps::cuba_forward`].
+    fn cuba_membrane(
+        &self,
+        neuron: &CubaNeuron,
+        lanes: Lanes,
+        threshold: &Self::Buffer<Self::Real>,
+        state: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+}
+
 /// One parameter with its gradient and the optimiser's moments, as an update sees it.
 #[derive(Debug)]
 pub struct UpdateSlot<'a, M: Memory> {
@@ -615,6 +886,6 @@ pub trait Optimise: Memory {
 /// A device that trains every model: the sum of all the traits above.
 ///
 /// A new neuron family adds its trait here and nothing else changes.
-pub trait Backend: LinAlg + LifOps + BlockOps + Optimise {}
+pub trait Backend: LinAlg + LifOps + BlockOps + ParaLifOps + CubaOps + Optimise {}
 
-impl<B: LinAlg + LifOps + BlockOps + Optimise> Backend for B {}
+impl<B: LinAlg + LifOps + BlockOps + ParaLifOps + CubaOps + Optimise> Backend for B {}

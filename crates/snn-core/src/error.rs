@@ -31,6 +31,16 @@ pub enum Error {
         /// The allowed range.
         range: &'static str,
     },
+    /// A name that is none of the known ones.
+    #[error("unknown {what} `{got}`; it is one of {known}")]
+    Name {
+        /// What the name should be of.
+        what: &'static str,
+        /// The name.
+        got: String,
+        /// The names that there are.
+        known: String,
+    },
     /// A unit index lies outside the layer that it addresses.
     #[error("{op}: unit {unit} is out of range, the signal has {width} units")]
     Unit {

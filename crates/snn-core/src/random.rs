@@ -61,6 +61,61 @@ pub fn unit_f32(bits: u32) -> f32 {
     (bits >> 8) as f32 * (1.0 / 16_777_216.0)
 }
 
+/// A uniform number inside `(0, 1)` from 32 random bits: the middle of one of 2^23 equal intervals, exact in `f32`.
+#[inline(always)]
+#[must_use]
+pub fn open_unit_f32(bits: u32) -> f32 {
+    ((bits >> 9) as f32 + 0.5) * (1.0 / 8_388_608.0)
+}
+
+/// The draws of a population of stochastic neurons in one forward pass, a number for each sample, step and neuron.
+///
+/// One Philox block serves four neurons that lie a quarter of the layer apart, so that neighbouring neurons are
+/// neighbouring lanes of a vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpikeDraws {
+    /// The run's seed.
+    pub seed: u64,
+    /// Which pass: every pass has its own numbers.
+    pub pass: u32,
+    /// Which population, 24 bits.
+    pub population: u32,
+}
+
+impl SpikeDraws {
+    /// Blocks of one step: the neurons of a word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn blocks(width: usize) -> usize {
+        width.div_ceil(4)
+    }
+
+    /// The key of the generator.
+    #[inline(always)]
+    #[must_use]
+    pub const fn key(&self) -> [u32; 2] {
+        [self.seed as u32, (self.seed >> 32) as u32]
+    }
+
+    /// The counter of the first block of a step; those of the others follow in the first word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn counter(&self, sample: usize, step: usize, width: usize) -> [u32; 4] {
+        let first = (step * Self::blocks(width)) as u32;
+        let tag = (Purpose::Spike as u32) << 24 | (self.population & 0x00FF_FFFF);
+        [first, sample as u32, self.pass, tag]
+    }
+
+    /// The 32 bits of one neuron.
+    #[must_use]
+    pub fn bits(&self, sample: usize, step: usize, neuron: usize, width: usize) -> u32 {
+        let (block, word) = (neuron % Self::blocks(width), neuron / Self::blocks(width));
+        let mut counter = self.counter(sample, step, width);
+        counter[0] = counter[0].wrapping_add(block as u32);
+        philox(counter, self.key())[word]
+    }
+}
+
 /// A stream of random numbers named by seed, purpose and two coordinates.
 ///
 /// It implements [`rand::RngCore`], so every distribution of `rand`, `rand_distr` and `ndarray-rand` can draw

@@ -4,6 +4,9 @@
 //! [`Dual`](crate::Dual) numbers the exact directional derivative of a whole model, surrogates included, because its
 //! spikes are dense arrays of the scalar and carry derivatives along. It is slow on purpose.
 
+mod cuba;
+mod paralif;
+
 use crate::backend::{
     BlockOps, Gemm, Leak, LeakGrad, LifOps, LinAlg, Memory, Optimise, SpikeMemory, TimeReduction, Update, UpdateRule,
     UpdateSlot,
@@ -96,6 +99,12 @@ impl<R: Real> SpikeMemory for Reference<R> {
     fn events_per_sample(&self, spikes: &DenseSpikes<R>) -> Result<Vec<u32>> {
         let per_sample = (spikes.lanes.steps * spikes.lanes.width).max(1);
         Ok(spikes.values.chunks(per_sample).map(|c| c.iter().map(|x| x.value() as u32).sum()).collect())
+    }
+    fn delay_spikes(&self, spikes: &DenseSpikes<R>, out: &mut DenseSpikes<R>) -> Result<()> {
+        let mut values = vec![R::ZERO; spikes.values.len()];
+        self.delay(spikes.lanes, &spikes.values, &mut values)?;
+        *out = DenseSpikes { lanes: spikes.lanes, values };
+        Ok(())
     }
     fn add_spikes(&self, a: &DenseSpikes<R>, b: &DenseSpikes<R>, out: &mut DenseSpikes<R>) -> Result<()> {
         check_len("add_spikes", "b", b.values.len(), a.values.len())?;
@@ -206,6 +215,47 @@ impl<R: Real> LinAlg for Reference<R> {
     fn add_assign(&self, x: &Vec<R>, y: &mut Vec<R>) -> Result<()> {
         check_len("add_assign", "x", x.len(), y.len())?;
         y.iter_mut().zip(x).for_each(|(y, &x)| *y += x);
+        Ok(())
+    }
+
+    fn add_scaled(&self, factor: f64, x: &Vec<R>, y: &mut Vec<R>) -> Result<()> {
+        check_len("add_scaled", "x", x.len(), y.len())?;
+        y.iter_mut().zip(x).for_each(|(y, &x)| *y += R::lit(factor) * x);
+        Ok(())
+    }
+
+    fn add_constant(&self, value: f64, x: &mut Vec<R>) -> Result<()> {
+        x.iter_mut().for_each(|x| *x += R::lit(value));
+        Ok(())
+    }
+
+    fn relu(&self, x: &mut Vec<R>) -> Result<()> {
+        x.iter_mut().filter(|x| **x <= R::ZERO).for_each(|x| *x = R::ZERO);
+        Ok(())
+    }
+
+    fn relu_grad(&self, y: &Vec<R>, grad: &mut Vec<R>) -> Result<()> {
+        check_len("relu_grad", "y", y.len(), grad.len())?;
+        grad.iter_mut().zip(y).filter(|(_, y)| **y <= R::ZERO).for_each(|(g, _)| *g = R::ZERO);
+        Ok(())
+    }
+
+    fn delay(&self, lanes: Lanes, x: &Vec<R>, out: &mut Vec<R>) -> Result<()> {
+        check_len("delay", "x", x.len(), lanes.len())?;
+        check_len("delay", "out", out.len(), lanes.len())?;
+        for i in 0..lanes.len() {
+            let step = i / lanes.width % lanes.steps;
+            out[i] = if step > 0 { x[i - lanes.width] } else { R::ZERO };
+        }
+        Ok(())
+    }
+
+    fn advance(&self, lanes: Lanes, x: &mut Vec<R>) -> Result<()> {
+        check_len("advance", "x", x.len(), lanes.len())?;
+        for i in 0..lanes.len() {
+            let step = i / lanes.width % lanes.steps;
+            x[i] = if step + 1 < lanes.steps { x[i + lanes.width] } else { R::ZERO };
+        }
         Ok(())
     }
 
@@ -333,12 +383,16 @@ impl<R: Real> LinAlg for Reference<R> {
         check_len("reduce_time", "x", x.len(), lanes.len())?;
         check_len("reduce_time", "out", out.len(), lanes.batch * lanes.width)?;
         check_len("reduce_time", "at", at.len(), lanes.batch * lanes.width)?;
+        let share = R::lit(1.0 / lanes.steps as f64);
         for lane in 0..out.len() {
             let (mut best, mut step) = (R::ZERO, 0);
             for t in 0..lanes.steps {
                 let v = x[step_of(lanes, lane, t)];
                 match reduction {
                     TimeReduction::Sum => best += v,
+                    TimeReduction::Mean => best += share * v,
+                    TimeReduction::Last => best = v,
+                    TimeReduction::SoftmaxSum => best += softmax(row_of(lanes, lane, t, x))[lane % lanes.width],
                     TimeReduction::Max if t == 0 || v > best => (best, step) = (v, t),
                     TimeReduction::Max => {}
                 }
@@ -352,16 +406,30 @@ impl<R: Real> LinAlg for Reference<R> {
         &self,
         reduction: TimeReduction,
         lanes: Lanes,
+        x: &Vec<R>,
         grad: &Vec<R>,
         at: &Vec<u32>,
         grad_x: &mut Vec<R>,
     ) -> Result<()> {
+        check_len("reduce_time", "x", x.len(), lanes.len())?;
         check_len("reduce_time", "grad", grad.len(), lanes.batch * lanes.width)?;
         check_len("reduce_time", "grad_x", grad_x.len(), lanes.len())?;
+        let share = R::lit(1.0 / lanes.steps as f64);
         for lane in 0..grad.len() {
             for t in 0..lanes.steps {
-                let takes = reduction == TimeReduction::Sum || at[lane] as usize == t;
-                grad_x[step_of(lanes, lane, t)] = if takes { grad[lane] } else { R::ZERO };
+                grad_x[step_of(lanes, lane, t)] = match reduction {
+                    TimeReduction::Sum => grad[lane],
+                    TimeReduction::Mean => share * grad[lane],
+                    TimeReduction::Last if t + 1 == lanes.steps => grad[lane],
+                    TimeReduction::Max if at[lane] as usize == t => grad[lane],
+                    TimeReduction::Last | TimeReduction::Max => R::ZERO,
+                    TimeReduction::SoftmaxSum => {
+                        let p = softmax(row_of(lanes, lane, t, x));
+                        let incoming = &grad[lane / lanes.width * lanes.width..][..lanes.width];
+                        let mean = p.iter().zip(incoming).fold(R::ZERO, |sum, (&p, &g)| sum + p * g);
+                        p[lane % lanes.width] * (grad[lane] - mean)
+                    }
+                };
             }
         }
         Ok(())
@@ -401,6 +469,19 @@ impl<R: Real> LinAlg for Reference<R> {
 fn first_maximum<R: Real>(pool: &Pool, row: &[R], o: usize) -> usize {
     let units = (0..pool.window * pool.window).map(|rank| pool.source(o, rank));
     units.reduce(|best, unit| if row[unit] > row[best] { unit } else { best }).expect("a window has units")
+}
+
+/// The row of step `t` that holds lane `lane`.
+fn row_of<R>(lanes: Lanes, lane: usize, t: usize, x: &[R]) -> &[R] {
+    let start = step_of(lanes, lane, t) - lane % lanes.width;
+    &x[start..start + lanes.width]
+}
+
+fn softmax<R: Real>(row: &[R]) -> Vec<R> {
+    let top = row.iter().fold(row[0], |m, &x| if x > m { x } else { m }).detach();
+    let mut sum = R::ZERO;
+    row.iter().for_each(|&x| sum += (x - top).exp());
+    row.iter().map(|&x| (x - top).exp() / sum).collect()
 }
 
 /// Where step `t` of lane `lane = b * N + n` lies in `[B, T, N]`.

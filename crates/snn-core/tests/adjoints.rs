@@ -6,7 +6,9 @@
 use proptest::prelude::*;
 use snn_core::backend::{BlockOps, Leak, LeakGrad, LifOps, Memory, SpikeMemory};
 use snn_core::neurons::block::{self, BlockNeuron, Start};
+use snn_core::neurons::cuba::{self, Constants, CubaNeuron, Recurrence};
 use snn_core::neurons::lif::{self, LifKind, LifNeuron, Path};
+use snn_core::neurons::paralif::{self, BernoulliGradient, Firing, FiringMode, Generator};
 use snn_core::reference::{DenseSpikes, Reference};
 use snn_core::{Dual, Lanes, Surrogate};
 
@@ -247,5 +249,117 @@ fn clamped_and_shared_decays_have_their_adjoint() {
             }
             assert_eq!(device.len(&grad), lanes.len());
         }
+    }
+}
+
+/// A population of current-based neurons over time: plain values and the direction in which each moves.
+#[derive(Debug, Clone)]
+struct Population {
+    width: usize,
+    values: Vec<f64>,
+    to: Vec<f64>,
+    grads: Vec<f64>,
+}
+
+/// Three neurons: decays, thresholds, recurrent weights and biases, then the current.
+fn population() -> impl Strategy<Value = Population> {
+    (1_usize..24, 0.1..2.0_f64).prop_flat_map(|(steps, scale)| {
+        let width = 3;
+        let decays = prop::collection::vec(0.0..0.95_f64, 2 * width);
+        let thresholds = prop::collection::vec(0.1..0.8_f64, width);
+        let rest = prop::collection::vec(-0.6 * scale..scale, width * width + width + steps * width);
+        let count = 3 * width + width * width + width + steps * width;
+        let direction = prop::collection::vec(-1.0..1.0_f64, count);
+        let grads = prop::collection::vec(-1.0..1.0_f64, 2 * steps * width);
+        (decays, thresholds, rest, direction, grads).prop_map(move |(decays, thresholds, rest, to, grads)| Population {
+            width,
+            values: [decays, thresholds, rest].concat(),
+            to,
+            grads,
+        })
+    })
+}
+
+/// The constants and the current that lie one after the other in `values`.
+fn split<R>(width: usize, values: &[R]) -> (Constants<'_, R>, &[R]) {
+    let (alpha, rest) = values.split_at(width);
+    let (beta, rest) = rest.split_at(width);
+    let (threshold, rest) = rest.split_at(width);
+    let (weight, rest) = rest.split_at(width * width);
+    let (bias, current) = rest.split_at(width);
+    (Constants { alpha, beta, threshold, weight, bias }, current)
+}
+
+fn firing(mode: usize, variant: bool, surrogate: Surrogate) -> Firing {
+    let mut firing = FiringMode::ALL[mode].firing(surrogate);
+    firing.generator = match firing.generator {
+        Generator::Bernoulli(_) if variant => Generator::Bernoulli(BernoulliGradient::Identity),
+        Generator::Gumbel { .. } if variant => Generator::Gumbel { temperature: 0.7 },
+        Generator::Delta { surrogate, .. } => Generator::Delta { surrogate, pad_normalised: variant },
+        other => other,
+    };
+    firing
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn paralif_reverse_pass_is_the_adjoint(
+        case in case(),
+        mode in 0..FiringMode::ALL.len(),
+        which in 0..SURROGATES.len(),
+        variant: bool,
+        delayed: bool,
+        (alpha, to_alpha) in (0.0..1.0_f64, -1.0..1.0_f64),
+        (threshold, to_threshold) in (0.01..0.9_f64, -1.0..1.0_f64),
+        noise in prop::collection::vec(0.0..1.0_f64, 48),
+    ) {
+        let firing = Firing { delayed, ..firing(mode, variant, SURROGATES[which]) };
+        let beta = case.beta.min(0.98);
+        let (a, b) = (Dual::new(alpha, to_alpha), Dual::new(beta, case.to_beta));
+        let (_, v) = paralif::filter(a, b, &case.dual_current());
+        let z = paralif::fire(&firing, Dual::new(threshold, to_threshold), &noise, &v);
+        let want = case.forward_product(&z, &v);
+
+        let (_, v) = paralif::filter(alpha, beta, &case.current);
+        let (mut g, g_threshold) = paralif::fire_adjoint(&firing, threshold, &noise, &v, &case.grad_spikes);
+        g.iter_mut().zip(&case.grad_membrane).for_each(|(g, given)| *g += given);
+        let adjoint = paralif::filter_adjoint(alpha, beta, &v, &g);
+        let (got, scale) = case.reverse_product(&adjoint.current, adjoint.beta, 0.0);
+        let more = [adjoint.alpha * to_alpha, g_threshold * if firing.generator.is_stochastic() { 0.0 } else { to_threshold }];
+        let got = got + more.iter().sum::<f64>();
+        let scale = scale + more.iter().map(|x| x.abs()).sum::<f64>();
+        prop_assert!((got - want).abs() <= 1e-9 * (scale + want.abs()), "{firing:?}: {got} against {want}");
+    }
+
+    #[test]
+    fn cuba_reverse_pass_is_the_adjoint(
+        case in population(),
+        which in 0..SURROGATES.len(),
+        kind in 0..3_usize,
+        refractory in 0..5_u32,
+        fires: bool,
+    ) {
+        let recurrence = [Recurrence::None, Recurrence::Spike, Recurrence::Relu][kind];
+        let neuron = CubaNeuron { surrogate: SURROGATES[which], refractory, fires, recurrence };
+        let Population { width, values, to, grads } = &case;
+        let dual: Vec<Dual> = values.iter().zip(to).map(|(&x, &d)| Dual::new(x, d)).collect();
+        let (constants, current) = split(*width, &dual);
+        let moved = cuba::trace(&neuron, &constants, current);
+        let (grad_spikes, grad_membrane) = grads.split_at(current.len());
+        let after = |i: usize| if moved.spikes[i].value > 0.0 { 0.0 } else { moved.state[i].derivative };
+        let want: f64 = (0..current.len()).map(|i| grad_spikes[i] * moved.spikes[i].derivative + grad_membrane[i] * after(i)).sum();
+
+        let (constants, current) = split(*width, values);
+        let plain = cuba::trace(&neuron, &constants, current);
+        let g = cuba::adjoint(&neuron, &constants, &plain, grad_spikes, Some(grad_membrane));
+        let on_bias: Vec<f64> = (0..*width)
+            .map(|n| if kind == 0 { 0.0 } else { g.current.iter().skip(n).step_by(*width).sum() })
+            .collect();
+        let all = [&g.alpha, &g.beta, &g.threshold, &g.weight, &on_bias, &g.current].map(|x| &x[..]).concat();
+        let terms: Vec<f64> = all.iter().zip(to).map(|(g, d)| g * d).collect();
+        let (got, scale) = (terms.iter().sum::<f64>(), terms.iter().map(|t| t.abs()).sum::<f64>());
+        prop_assert!((got - want).abs() <= 1e-10 * (scale + want.abs()), "{neuron:?}: {got} against {want}");
     }
 }

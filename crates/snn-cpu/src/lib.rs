@@ -10,6 +10,7 @@
 pub mod conv;
 pub mod limits;
 pub mod linalg;
+mod math;
 pub mod memory;
 pub mod neurons;
 pub mod optimise;

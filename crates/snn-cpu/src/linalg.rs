@@ -2,7 +2,7 @@
 
 use gemm::Parallelism;
 use rayon::prelude::*;
-use snn_core::backend::{Gemm, LinAlg, Memory, TimeReduction};
+use snn_core::backend::{Gemm, LinAlg, TimeReduction};
 use snn_core::error::{Error, Result, check_len};
 use snn_core::{Conv, Lanes, Pool, Spikes};
 
@@ -75,6 +75,16 @@ const PIECES: usize = 16;
 
 /// Fewest rows or columns of a piece: each piece packs the other operand anew, which must not dominate.
 const MIN_PIECE: usize = 256;
+
+impl Cpu {
+    /// Applies `each` to the entries of two arrays of the same length, in pieces.
+    fn zip_pieces(&self, x: &[f32], y: &mut [f32], each: impl Fn(f32, &mut f32) + Sync) {
+        self.install(|| {
+            let pieces = y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE));
+            pieces.for_each(|(y, x)| y.iter_mut().zip(x).for_each(|(y, &x)| each(x, y)));
+        });
+    }
+}
 
 impl LinAlg for Cpu {
     fn gemm(&self, g: Gemm, a: &Vec<f32>, b: &Vec<f32>, c: &mut Vec<f32>) -> Result<()> {
@@ -219,6 +229,56 @@ impl LinAlg for Cpu {
         Ok(())
     }
 
+    fn add_scaled(&self, factor: f64, x: &Vec<f32>, y: &mut Vec<f32>) -> Result<()> {
+        check_len("add_scaled", "x", x.len(), y.len())?;
+        let factor = factor as f32;
+        self.zip_pieces(x, y, |x, y| *y += factor * x);
+        Ok(())
+    }
+
+    fn add_constant(&self, value: f64, x: &mut Vec<f32>) -> Result<()> {
+        self.install(|| x.par_chunks_mut(PIECE).for_each(|piece| piece.iter_mut().for_each(|x| *x += value as f32)));
+        Ok(())
+    }
+
+    fn relu(&self, x: &mut Vec<f32>) -> Result<()> {
+        self.install(|| x.par_chunks_mut(PIECE).for_each(|piece| piece.iter_mut().for_each(|x| *x = x.max(0.0))));
+        Ok(())
+    }
+
+    fn relu_grad(&self, y: &Vec<f32>, grad: &mut Vec<f32>) -> Result<()> {
+        check_len("relu_grad", "y", y.len(), grad.len())?;
+        self.zip_pieces(y, grad, |y, g| *g = if y > 0.0 { *g } else { 0.0 });
+        Ok(())
+    }
+
+    fn delay(&self, lanes: Lanes, x: &Vec<f32>, out: &mut Vec<f32>) -> Result<()> {
+        check_len("delay", "x", x.len(), lanes.len())?;
+        check_len("delay", "out", out.len(), lanes.len())?;
+        let sample = (lanes.steps * lanes.width).max(1);
+        self.install(|| {
+            out.par_chunks_mut(sample).zip(x.par_chunks(sample)).for_each(|(out, x)| {
+                let (first, rest) = out.split_at_mut(lanes.width);
+                first.fill(0.0);
+                rest.copy_from_slice(&x[..rest.len()]);
+            });
+        });
+        Ok(())
+    }
+
+    fn advance(&self, lanes: Lanes, x: &mut Vec<f32>) -> Result<()> {
+        check_len("advance", "x", x.len(), lanes.len())?;
+        let sample = (lanes.steps * lanes.width).max(1);
+        self.install(|| {
+            x.par_chunks_mut(sample).for_each(|x| {
+                x.copy_within(lanes.width.., 0);
+                let last = x.len() - lanes.width;
+                x[last..].fill(0.0);
+            });
+        });
+        Ok(())
+    }
+
     fn conv_spikes(
         &self,
         conv: &Conv,
@@ -290,22 +350,32 @@ impl LinAlg for Cpu {
         out: &mut Vec<f32>,
         at: &mut Vec<u32>,
     ) -> Result<()> {
-        check_len("reduce_time", "at", at.len(), lanes.batch * lanes.width)?;
-        if reduction == TimeReduction::Sum || lanes.is_empty() {
-            at.fill(0);
-            return self.sum_steps(lanes, x, out);
-        }
         check_len("reduce_time", "x", x.len(), lanes.len())?;
         check_len("reduce_time", "out", out.len(), lanes.batch * lanes.width)?;
+        check_len("reduce_time", "at", at.len(), lanes.batch * lanes.width)?;
+        at.fill(0);
+        if reduction == TimeReduction::Sum || lanes.is_empty() {
+            return self.sum_steps(lanes, x, out);
+        }
+        let share = 1.0 / lanes.steps as f32;
         self.install(|| {
             let samples = out.par_chunks_mut(lanes.width).zip(at.par_chunks_mut(lanes.width));
             samples.zip(x.par_chunks(lanes.steps * lanes.width)).for_each(|((out, at), x)| {
-                out.copy_from_slice(&x[..lanes.width]);
-                at.fill(0);
-                for (t, row) in x.chunks_exact(lanes.width).enumerate().skip(1) {
-                    for ((best, at), &v) in out.iter_mut().zip(at.iter_mut()).zip(row) {
-                        if v > *best {
-                            (*best, *at) = (v, t as u32);
+                let rows = x.chunks_exact(lanes.width);
+                match reduction {
+                    TimeReduction::Max => maximum(rows, out, at),
+                    TimeReduction::Last => rows.last().into_iter().for_each(|row| out.copy_from_slice(row)),
+                    TimeReduction::Sum | TimeReduction::Mean => {
+                        out.fill(0.0);
+                        rows.for_each(|row| add(row, out));
+                        out.iter_mut().for_each(|sum| *sum *= share);
+                    }
+                    TimeReduction::SoftmaxSum => {
+                        out.fill(0.0);
+                        let mut p = vec![0.0; lanes.width];
+                        for row in rows {
+                            softmax(row, &mut p);
+                            add(&p, out);
                         }
                     }
                 }
@@ -318,21 +388,47 @@ impl LinAlg for Cpu {
         &self,
         reduction: TimeReduction,
         lanes: Lanes,
+        x: &Vec<f32>,
         grad: &Vec<f32>,
         at: &Vec<u32>,
         grad_x: &mut Vec<f32>,
     ) -> Result<()> {
-        if reduction == TimeReduction::Sum {
-            return self.repeat_steps(lanes, grad, grad_x);
-        }
+        check_len("reduce_time", "x", x.len(), lanes.len())?;
         check_len("reduce_time", "grad", grad.len(), lanes.batch * lanes.width)?;
         check_len("reduce_time", "at", at.len(), lanes.batch * lanes.width)?;
         check_len("reduce_time", "grad_x", grad_x.len(), lanes.len())?;
-        self.fill(grad_x, 0.0)?;
-        for (lane, (&g, &t)) in grad.iter().zip(at).enumerate() {
-            let (b, n) = (lane / lanes.width, lane % lanes.width);
-            grad_x[(b * lanes.steps + t as usize) * lanes.width + n] = g;
+        if reduction == TimeReduction::Sum || lanes.is_empty() {
+            return self.repeat_steps(lanes, grad, grad_x);
         }
+        let (sample, width, share) = (lanes.steps * lanes.width, lanes.width, 1.0 / lanes.steps as f32);
+        self.install(|| {
+            grad_x.par_chunks_mut(sample).zip(grad.par_chunks(width)).enumerate().for_each(|(b, (out, grad))| {
+                match reduction {
+                    TimeReduction::Sum | TimeReduction::Mean => {
+                        let row: Vec<f32> = grad.iter().map(|g| g * share).collect();
+                        out.chunks_exact_mut(width).for_each(|out| out.copy_from_slice(&row));
+                    }
+                    TimeReduction::Last => {
+                        out.fill(0.0);
+                        out[sample - width..].copy_from_slice(grad);
+                    }
+                    TimeReduction::Max => {
+                        out.fill(0.0);
+                        for (n, (&t, &g)) in at[b * width..(b + 1) * width].iter().zip(grad).enumerate() {
+                            out[t as usize * width + n] = g;
+                        }
+                    }
+                    TimeReduction::SoftmaxSum => {
+                        let x = &x[b * sample..(b + 1) * sample];
+                        for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                            softmax(x, out);
+                            let mean: f32 = out.iter().zip(grad).map(|(p, g)| p * g).sum();
+                            out.iter_mut().zip(grad).for_each(|(p, g)| *p *= g - mean);
+                        }
+                    }
+                }
+            });
+        });
         Ok(())
     }
 
@@ -367,6 +463,29 @@ impl LinAlg for Cpu {
         }
         Ok(())
     }
+}
+
+/// The maximum of every column, and the first row that has it.
+fn maximum<'a>(mut rows: impl Iterator<Item = &'a [f32]>, out: &mut [f32], at: &mut [u32]) {
+    rows.next().into_iter().for_each(|row| out.copy_from_slice(row));
+    for (t, row) in (1..).zip(rows) {
+        for ((best, at), &v) in out.iter_mut().zip(at.iter_mut()).zip(row) {
+            if v > *best {
+                (*best, *at) = (v, t);
+            }
+        }
+    }
+}
+
+/// The softmax of a row.
+fn softmax(row: &[f32], out: &mut [f32]) {
+    let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for (p, &x) in out.iter_mut().zip(row) {
+        *p = (x - top).exp();
+        sum += *p;
+    }
+    out.iter_mut().for_each(|p| *p /= sum);
 }
 
 /// `y += x` on one thread.

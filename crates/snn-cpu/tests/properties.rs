@@ -3,11 +3,14 @@
 
 use proptest::prelude::*;
 use snn_core::backend::{
-    BlockOps, Gemm, Leak, LeakGrad, LifOps, LinAlg, Memory, Optimise, SpikeMemory, TimeReduction, Update, UpdateRule,
-    UpdateSlot,
+    BlockOps, CubaOps, CubaParameters, DecayMap, FilterGrad, Filters, Fire, Gemm, Leak, LeakGrad, LifOps, LinAlg,
+    Memory, Noise, Optimise, ParaLifOps, Recurrent, SpikeMemory, TimeReduction, Update, UpdateRule, UpdateSlot,
 };
 use snn_core::neurons::block::{self, BlockNeuron};
+use snn_core::neurons::cuba::{CubaNeuron, Recurrence};
 use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
+use snn_core::neurons::paralif::FiringMode;
+use snn_core::random::SpikeDraws;
 use snn_core::testkit::{Inputs, relative_difference, wide};
 use snn_core::{Conv, Lanes, Map, Pool, Spikes, Surrogate};
 use snn_cpu::Cpu;
@@ -283,6 +286,8 @@ fn everything(cpu: &Cpu) -> Vec<(String, Vec<u32>)> {
         keep(format!("block {surrogate:?}"), &g);
     }
 
+    filtered(cpu, &mut inputs, &mut keep);
+
     let mut out = vec![0.0; lanes.width];
     cpu.sum_rows(lanes.rows(), lanes.width, &current, &mut out).unwrap();
     keep("sum_rows".into(), &out);
@@ -296,11 +301,12 @@ fn everything(cpu: &Cpu) -> Vec<(String, Vec<u32>)> {
     keep("sum_steps".into(), &per_sample);
     cpu.repeat_steps(lanes, &per_sample, &mut x).unwrap();
     keep("repeat_steps".into(), &x);
-    for reduction in [TimeReduction::Sum, TimeReduction::Max] {
+    use TimeReduction::{Last, Max, Mean, SoftmaxSum, Sum};
+    for reduction in [Sum, Max, Mean, Last, SoftmaxSum] {
         let mut at = vec![0; per_sample.len()];
         cpu.reduce_time(reduction, lanes, &current, &mut per_sample, &mut at).unwrap();
         keep(format!("reduce_time {reduction:?}"), &per_sample);
-        cpu.reduce_time_grad(reduction, lanes, &per_sample, &at, &mut x).unwrap();
+        cpu.reduce_time_grad(reduction, lanes, &current, &per_sample, &at, &mut x).unwrap();
         keep(format!("reduce_time_grad {reduction:?}"), &x);
     }
     let targets: Vec<u32> = (0..lanes.batch as u32).collect();
@@ -332,6 +338,47 @@ fn everything(cpu: &Cpu) -> Vec<(String, Vec<u32>)> {
     cpu.fill(&mut filled, 0.25).unwrap();
     results.push(("copy, fill".into(), copy.iter().chain(&filled).map(|v| v.to_bits()).collect()));
     results
+}
+
+/// The filtered families: all modes of the parallel neuron, a recurrent current-based one.
+fn filtered(cpu: &Cpu, inputs: &mut Inputs, keep: &mut impl FnMut(String, &[f32])) {
+    let lanes = Lanes::new(7, 41, 150);
+    let (alpha, beta) = (inputs.uniform(lanes.width, 0.0, 0.9), inputs.uniform(lanes.width, 0.0, 0.9));
+    let (current, grad) = (inputs.uniform(lanes.len(), -1.0, 2.0), inputs.uniform(lanes.len(), -1.0, 1.0));
+    let (weight, bias) = (inputs.uniform(lanes.width * lanes.width, -0.1, 0.1), inputs.uniform(lanes.width, -0.1, 0.1));
+    let filters = Filters { alpha: Some(&alpha), beta: &beta, map: DecayMap::Direct };
+    let surrogate = Surrogate::FastSigmoid { scale: 100.0 };
+    let threshold = vec![0.3];
+    let mut rows = [0; 4].map(|_| vec![0.0; lanes.batch * lanes.width]);
+    for mode in FiringMode::ALL {
+        let draws = SpikeDraws { seed: 3, pass: 9, population: 1 };
+        let fire = Some(Fire { firing: mode.firing(surrogate), threshold: &threshold, noise: Noise::Drawn(draws) });
+        let (mut state, mut spikes, mut g) = (current.clone(), cpu.spikes(), grad.clone());
+        cpu.paralif_forward(lanes, Some(filters), fire, &mut state, &mut spikes).unwrap();
+        cpu.paralif_backward(lanes, Some(filters), fire, &state, &mut g, places(&mut rows)).unwrap();
+        keep(format!("{mode} spikes"), &spikes.to_dense::<f32>());
+        rows.iter().chain([&state, &g]).for_each(|x| keep(format!("{mode}"), x));
+    }
+    for recurrence in [Recurrence::Spike, Recurrence::Relu] {
+        let neuron = CubaNeuron { surrogate, refractory: 3, fires: true, recurrence };
+        let recurrent = Some(Recurrent { weight: &weight, bias: &bias });
+        let parameters = CubaParameters { filters, threshold: &threshold, recurrent };
+        let (mut state, mut spikes, mut g) = (current.clone(), cpu.spikes(), grad.clone());
+        let mut synaptic = vec![0.0; lanes.len()];
+        cpu.cuba_forward(&neuron, lanes, parameters, &mut state, Some(&mut synaptic), &mut spikes).unwrap();
+        let trace = Some(&synaptic);
+        cpu.cuba_backward(&neuron, lanes, parameters, &state, trace, &mut g, places(&mut rows)).unwrap();
+        let mut late = cpu.spikes();
+        cpu.delay_spikes(&spikes, &mut late).unwrap();
+        keep(format!("cuba {recurrence:?} spikes"), &late.to_dense::<f32>());
+        rows.iter().chain([&state, &g, &synaptic]).for_each(|x| keep(format!("cuba {recurrence:?}"), x));
+    }
+}
+
+fn places(rows: &mut [Vec<f32>; 4]) -> FilterGrad<'_, Cpu> {
+    let [alpha, beta, threshold, sum] = rows;
+    let (alpha, beta, threshold) = (Some(alpha), Some(beta), Some(threshold));
+    FilterGrad { membrane: None, alpha, beta, threshold, current_sum: Some(sum) }
 }
 
 #[test]

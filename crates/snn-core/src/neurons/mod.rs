@@ -4,7 +4,9 @@
 //! derivative with surrogates) and the adjoint that the fast backends implement.
 
 pub mod block;
+pub mod cuba;
 pub mod lif;
+pub mod paralif;
 
 use crate::real::Real;
 

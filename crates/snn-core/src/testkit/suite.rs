@@ -4,9 +4,15 @@
 //! Sizes are odd on purpose: 1, 31, 33, 257 sit beside vector widths and tiles.
 
 use super::{Inputs, assert_close, wide};
-use crate::backend::{Gemm, Leak, LeakGrad, TimeReduction, Update, UpdateRule, UpdateSlot};
+use crate::backend::{
+    CubaParameters, DecayMap, FilterGrad, Filters, Fire, Gemm, Leak, LeakGrad, Noise, Recurrent, TimeReduction, Update,
+    UpdateRule, UpdateSlot,
+};
 use crate::neurons::block::{BlockNeuron, Start};
+use crate::neurons::cuba::{CubaNeuron, Recurrence};
 use crate::neurons::lif::{LifKind, LifNeuron, Path};
+use crate::neurons::paralif::{BernoulliGradient, Firing, FiringMode, Generator};
+use crate::random::SpikeDraws;
 use crate::reference::Reference;
 use crate::{Backend, Conv, Element, Lanes, Map, Pool, Real, Spikes, Surrogate};
 
@@ -295,6 +301,202 @@ fn neuron_case<B: Backend>(device: &B, neuron: &Neuron, lanes: Lanes, shared: bo
     pair.compare(&format!("{what}: gradient summed over time"), &g_sum, CLOSE);
 }
 
+/// The gradients of a filtered neuron: alpha, beta, threshold, sum of the current.
+struct LaneGrads<B: Backend>([Both<B>; 4]);
+
+impl<B: Backend> LaneGrads<B> {
+    fn new(pair: &Pair<'_, B>, lanes: Lanes) -> Self {
+        Self([0; 4].map(|_| pair.rubbish(lanes.batch * lanes.width)))
+    }
+
+    fn places<'a>(
+        &'a mut self,
+        membrane: Option<&'a Both<B>>,
+    ) -> (FilterGrad<'a, B>, FilterGrad<'a, Reference<f64>>) {
+        let [a, b, t, s] = &mut self.0;
+        let device = FilterGrad {
+            membrane: membrane.map(|m| &m.device),
+            alpha: Some(&mut a.device),
+            beta: Some(&mut b.device),
+            threshold: Some(&mut t.device),
+            current_sum: Some(&mut s.device),
+        };
+        let reference = FilterGrad {
+            membrane: membrane.map(|m| &m.reference),
+            alpha: Some(&mut a.reference),
+            beta: Some(&mut b.reference),
+            threshold: Some(&mut t.reference),
+            current_sum: Some(&mut s.reference),
+        };
+        (device, reference)
+    }
+
+    fn compare(&self, pair: &Pair<'_, B>, what: &str) {
+        for (both, name) in self.0.iter().zip(["alpha", "beta", "threshold", "sum of the current"]) {
+            pair.compare(&format!("{what}: gradient on the {name}"), both, 4.0 * CLOSE);
+        }
+    }
+}
+
+/// A filter pair with rubbish-free decays: shared or per neuron, stored directly or through the logistic function.
+fn filter_pair<B: Backend>(pair: &Pair<'_, B>, inputs: &mut Inputs, width: usize, option: usize) -> (Both<B>, Both<B>) {
+    let len = if option & 1 == 0 { 1 } else { width };
+    let mut list = || pair.upload(&if option & 2 == 0 { inputs.uniform(len, 0.5, 0.95) } else { inputs.uniform(len, -1.0, 3.0) });
+    (list(), list())
+}
+
+/// Parallel neurons in every mode, with and without filters, delay, learned decays; noise given and drawn.
+pub fn paralif_matches_reference<B: Backend>(device: &B) {
+    let mut inputs = Inputs::new(41);
+    let fast = Surrogate::FastSigmoid { scale: 100.0 };
+    let mut firings: Vec<Firing> = FiringMode::ALL.iter().map(|m| m.firing(fast)).collect();
+    firings.extend([FiringMode::D, FiringMode::TT].map(|m| m.firing(Surrogate::ARCTAN)));
+    let with = |mode: FiringMode, generator| Firing { generator, ..mode.firing(fast) };
+    firings.push(with(FiringMode::GS, Generator::Gumbel { temperature: 0.7 }));
+    firings.push(with(FiringMode::SB, Generator::Bernoulli(BernoulliGradient::Identity)));
+    firings.push(with(FiringMode::SD, Generator::Delta { surrogate: fast, pad_normalised: true }));
+    for (i, firing) in firings.iter().enumerate() {
+        for (j, (batch, steps, width)) in [(1, 1, 1), (2, 31, 33), (3, 9, 257)].into_iter().enumerate() {
+            for delayed in [false, true] {
+                let option = i + j;
+                let fire = Some((Firing { delayed, ..*firing }, option & 1 == 0));
+                paralif_case(device, &mut inputs, Lanes::new(batch, steps, width), option, !delayed, fire);
+            }
+        }
+    }
+    for option in 0..4 {
+        paralif_case(device, &mut inputs, Lanes::new(2, 17, 31), option, true, None);
+    }
+}
+
+fn paralif_case<B: Backend>(
+    device: &B,
+    inputs: &mut Inputs,
+    lanes: Lanes,
+    option: usize,
+    filtered: bool,
+    fire: Option<(Firing, bool)>,
+) {
+    use crate::backend::ParaLifOps;
+    let pair = Pair::new(device);
+    let what = format!("{fire:?} {lanes:?} option {option}, filters {filtered}");
+    let (alpha, beta) = filter_pair(&pair, inputs, lanes.width, option);
+    let map = if option & 2 == 0 { DecayMap::Direct } else { DecayMap::Sigmoid };
+    let with_alpha = option & 4 == 0;
+    // Some stored thresholds are negative, which counts as 0.
+    let threshold = pair.upload(&inputs.uniform(if option & 1 == 0 { 1 } else { lanes.width }, -0.1, 0.6));
+    let noise = pair.upload(&inputs.uniform(lanes.len(), 0.0, 1.0));
+    let draws = SpikeDraws { seed: 7, pass: option as u32, population: 1 };
+    let mut state = pair.upload(&inputs.uniform(lanes.len(), -1.0, 1.5));
+    let mut grad = pair.upload(&inputs.uniform(lanes.len(), -1.0, 1.0));
+    let membrane = pair.upload(&inputs.uniform(lanes.len(), -1.0, 1.0));
+    let mut spikes = device.spikes();
+    let mut spikes_ref = crate::backend::SpikeMemory::spikes(&pair.reference);
+
+    let filters = filtered
+        .then_some(Filters::<B> { alpha: with_alpha.then_some(&alpha.device), beta: &beta.device, map });
+    let fired = fire.map(|(firing, drawn)| Fire::<B> {
+        firing,
+        threshold: &threshold.device,
+        noise: if drawn { Noise::Drawn(draws) } else { Noise::Given(&noise.device) },
+    });
+    let filters_ref = filtered.then_some(Filters::<Reference<f64>> {
+        alpha: with_alpha.then_some(&alpha.reference),
+        beta: &beta.reference,
+        map,
+    });
+    let fired_ref = fire.map(|(firing, drawn)| Fire::<Reference<f64>> {
+        firing,
+        threshold: &threshold.reference,
+        noise: if drawn { Noise::Drawn(draws) } else { Noise::Given(&noise.reference) },
+    });
+    device.paralif_forward(lanes, filters, fired, &mut state.device, &mut spikes).unwrap();
+    pair.reference.paralif_forward(lanes, filters_ref, fired_ref, &mut state.reference, &mut spikes_ref).unwrap();
+    pair.compare(&format!("{what}: membrane"), &state, CLOSE);
+    if fire.is_some() {
+        assert_eq!(device.download_spikes(&spikes).unwrap().to_dense::<f64>(), spikes_ref.values, "{what}: spikes");
+    }
+    let mut rows = LaneGrads::new(&pair, lanes);
+    let given = (option & 8 == 0).then_some(&membrane);
+    let (places, places_ref) = rows.places(given);
+    let places = FilterGrad { alpha: places.alpha.filter(|_| with_alpha), ..places };
+    let places_ref = FilterGrad { alpha: places_ref.alpha.filter(|_| with_alpha), ..places_ref };
+    device.paralif_backward(lanes, filters, fired, &state.device, &mut grad.device, places).unwrap();
+    let r = &pair.reference;
+    r.paralif_backward(lanes, filters_ref, fired_ref, &state.reference, &mut grad.reference, places_ref).unwrap();
+    pair.compare(&format!("{what}: gradient on the current"), &grad, 4.0 * CLOSE);
+    rows.compare(&pair, &what);
+}
+
+/// Current-based neurons: surrogates, refractory periods, recurrence, learned decays, readouts.
+pub fn cuba_matches_reference<B: Backend>(device: &B) {
+    use crate::backend::CubaOps;
+    let pair = Pair::new(device);
+    let mut inputs = Inputs::new(43);
+    let mut option = 0;
+    for recurrence in [Recurrence::None, Recurrence::Spike, Recurrence::Relu] {
+        for (refractory, fires) in [(0, true), (1, true), (4, true), (0, false)] {
+            for (batch, steps, width) in [(1, 1, 1), (3, 31, 33), (2, 12, 129)] {
+                option += 1;
+                let lanes = Lanes::new(batch, steps, width);
+                let surrogate = if option % 2 == 0 { Surrogate::ARCTAN } else { Surrogate::FastSigmoid { scale: 10.0 } };
+                let neuron = CubaNeuron { surrogate, refractory, fires, recurrence };
+                let what = format!("{neuron:?} {lanes:?}");
+                let (alpha, beta) = filter_pair(&pair, &mut inputs, width, option);
+                let map = if option & 2 == 0 { DecayMap::Direct } else { DecayMap::Sigmoid };
+                let threshold = pair.upload(&inputs.uniform(if option & 1 == 0 { 1 } else { width }, 0.2, 0.6));
+                let size = 1.0 / (width as f32).sqrt();
+                let weight = pair.upload(&inputs.uniform(width * width, -size, size));
+                let bias = pair.upload(&inputs.uniform(width, -0.1, 0.1));
+                let mut state = pair.upload(&inputs.uniform(lanes.len(), -1.0, 1.5));
+                let mut grad = pair.upload(&inputs.uniform(lanes.len(), -1.0, 1.0));
+                let membrane = pair.upload(&inputs.uniform(lanes.len(), -1.0, 1.0));
+                let mut synaptic = pair.rubbish(lanes.len());
+                let recurrent = recurrence != Recurrence::None;
+
+                let parameters = CubaParameters::<B> {
+                    filters: Filters { alpha: Some(&alpha.device), beta: &beta.device, map },
+                    threshold: &threshold.device,
+                    recurrent: recurrent.then_some(Recurrent { weight: &weight.device, bias: &bias.device }),
+                };
+                let parameters_ref = CubaParameters::<Reference<f64>> {
+                    filters: Filters { alpha: Some(&alpha.reference), beta: &beta.reference, map },
+                    threshold: &threshold.reference,
+                    recurrent: recurrent.then_some(Recurrent { weight: &weight.reference, bias: &bias.reference }),
+                };
+                let (mut spikes, mut spikes_ref) =
+                    (device.spikes(), crate::backend::SpikeMemory::spikes(&pair.reference));
+                let (state_dev, synaptic_dev) = (&mut state.device, Some(&mut synaptic.device));
+                device.cuba_forward(&neuron, lanes, parameters, state_dev, synaptic_dev, &mut spikes).unwrap();
+                let (r, s_ref) = (&pair.reference, Some(&mut synaptic.reference));
+                r.cuba_forward(&neuron, lanes, parameters_ref, &mut state.reference, s_ref, &mut spikes_ref).unwrap();
+                pair.compare(&format!("{what}: membrane"), &state, CLOSE);
+                pair.compare(&format!("{what}: synaptic trace"), &synaptic, CLOSE);
+                if fires {
+                    let got = device.download_spikes(&spikes).unwrap();
+                    assert_eq!(got.to_dense::<f64>(), spikes_ref.values, "{what}: spikes");
+                    let mut late = device.spikes();
+                    device.delay_spikes(&spikes, &mut late).unwrap();
+                    let mut late_ref = crate::backend::SpikeMemory::spikes(r);
+                    crate::backend::SpikeMemory::delay_spikes(r, &spikes_ref, &mut late_ref).unwrap();
+                    assert_eq!(device.download_spikes(&late).unwrap().to_dense::<f64>(), late_ref.values, "{what}");
+                }
+                let mut rows = LaneGrads::new(&pair, lanes);
+                let (places, places_ref) = rows.places(Some(&membrane));
+                let (s, g) = (Some(&synaptic.device), &mut grad.device);
+                device.cuba_backward(&neuron, lanes, parameters, &state.device, s, g, places).unwrap();
+                let (s, g) = (Some(&synaptic.reference), &mut grad.reference);
+                r.cuba_backward(&neuron, lanes, parameters_ref, &state.reference, s, g, places_ref).unwrap();
+                pair.compare(&format!("{what}: gradient on the current"), &grad, 4.0 * CLOSE);
+                rows.compare(&pair, &what);
+                device.cuba_membrane(&neuron, lanes, &threshold.device, &mut state.device).unwrap();
+                r.cuba_membrane(&neuron, lanes, &threshold.reference, &mut state.reference).unwrap();
+                pair.compare(&format!("{what}: membrane after the reset"), &state, CLOSE);
+            }
+        }
+    }
+}
+
 /// Reductions, broadcasts and the loss.
 pub fn reductions_match_reference<B: Backend>(device: &B) {
     use crate::backend::LinAlg;
@@ -320,9 +522,28 @@ pub fn reductions_match_reference<B: Backend>(device: &B) {
         r.add_bias(lanes.rows(), &bias.reference, &mut out.reference).unwrap();
         device.add_assign(&x.device, &mut out.device).unwrap();
         r.add_assign(&x.reference, &mut out.reference).unwrap();
-        pair.compare("add_bias, add_assign", &out, CLOSE);
+        device.add_scaled(-0.3, &x.device, &mut out.device).unwrap();
+        r.add_scaled(-0.3, &x.reference, &mut out.reference).unwrap();
+        device.add_constant(0.25, &mut out.device).unwrap();
+        r.add_constant(0.25, &mut out.reference).unwrap();
+        pair.compare("add_bias, add_assign, add_scaled, add_constant", &out, CLOSE);
 
-        for reduction in [TimeReduction::Sum, TimeReduction::Max] {
+        let mut late = pair.rubbish(lanes.len());
+        device.delay(lanes, &x.device, &mut late.device).unwrap();
+        r.delay(lanes, &x.reference, &mut late.reference).unwrap();
+        pair.compare("delay", &late, 0.0);
+        device.advance(lanes, &mut late.device).unwrap();
+        r.advance(lanes, &mut late.reference).unwrap();
+        pair.compare("advance", &late, 0.0);
+        device.relu(&mut late.device).unwrap();
+        r.relu(&mut late.reference).unwrap();
+        device.relu_grad(&late.device, &mut out.device).unwrap();
+        r.relu_grad(&late.reference, &mut out.reference).unwrap();
+        pair.compare("relu", &late, 0.0);
+        pair.compare("relu_grad", &out, CLOSE);
+
+        use TimeReduction::{Last, Max, Mean, SoftmaxSum, Sum};
+        for reduction in [Sum, Max, Mean, Last, SoftmaxSum] {
             let mut out = pair.rubbish(batch * width);
             let (mut at, mut at_ref) = (device.zeros(batch * width).unwrap(), vec![9; batch * width]);
             device.reduce_time(reduction, lanes, &x.device, &mut out.device, &mut at).unwrap();
@@ -330,9 +551,11 @@ pub fn reductions_match_reference<B: Backend>(device: &B) {
             pair.compare("reduce_time", &out, CLOSE);
             pair.same("step of the maximum", &at, &at_ref);
             let mut gx = pair.rubbish(lanes.len());
-            device.reduce_time_grad(reduction, lanes, &small.device, &at, &mut gx.device).unwrap();
-            r.reduce_time_grad(reduction, lanes, &small.reference, &at_ref, &mut gx.reference).unwrap();
-            pair.compare("reduce_time_grad", &gx, 0.0);
+            device
+                .reduce_time_grad(reduction, lanes, &x.device, &small.device, &at, &mut gx.device)
+                .unwrap();
+            r.reduce_time_grad(reduction, lanes, &x.reference, &small.reference, &at_ref, &mut gx.reference).unwrap();
+            pair.compare("reduce_time_grad", &gx, CLOSE);
         }
 
         let targets: Vec<u32> = (0..batch).map(|b| (b % width) as u32).collect();
@@ -414,6 +637,8 @@ macro_rules! backend_suite {
             convolution_matches_reference,
             pooling_matches_reference,
             neurons_match_reference,
+            paralif_matches_reference,
+            cuba_matches_reference,
             reductions_match_reference,
             updates_match_reference,
             wrong_sizes_are_errors,

@@ -7,7 +7,7 @@ use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
 use snn_core::{Lanes, Spikes};
 
 use super::{
-    Row, SILENT, TILE, Tile, decays, reverse_tiles, spikes_from_bits, spikes_from_times, two_rows, with_slope, words,
+    Row, SILENT, TILE, Tile, decays, pack_row, reverse_tiles, spikes_from_bits, spikes_from_times, two_rows, with_slope, words,
 };
 use crate::memory::Cpu;
 use crate::simd;
@@ -168,9 +168,7 @@ fn multi(threshold: f32, beta: &[f32], state: &mut [f32], bits: &mut [u32]) {
             }
             let row = &state[t * width + at..t * width + end];
             let bits = &mut bits[t * words(width) + at / 32..];
-            for (word, lanes) in bits.iter_mut().zip(row.chunks(32)) {
-                *word = pack(threshold, lanes);
-            }
+            pack_row(threshold, row, bits);
         }
     }
 }
@@ -182,24 +180,6 @@ fn multi_row(threshold: f32, beta: &[f32], past: &[f32], now: &mut [f32]) {
     for k in 0..n {
         now[k] += beta[k] * if past[k] > threshold { past[k] - threshold } else { past[k] };
     }
-}
-
-/// One bit per lane above the threshold, at most 32 lanes.
-#[inline(always)]
-fn pack(threshold: f32, lanes: &[f32]) -> u32 {
-    let mut bytes = [0_u8; 32];
-    if let Ok(lanes) = <&[f32; 32]>::try_from(lanes) {
-        bytes = lanes.map(|u| u8::from(u > threshold));
-    } else {
-        bytes.iter_mut().zip(lanes).for_each(|(b, &u)| *b = u8::from(u > threshold));
-    }
-    // Eight bytes of 0 or 1 become eight bits of one byte by a multiplication that gathers them at the top.
-    const GATHER: u64 = 0x0102_0408_1020_4080;
-    bytes.chunks_exact(8).rev().fold(0, |word, eight| {
-        let eight =
-            u64::from_le_bytes([eight[0], eight[1], eight[2], eight[3], eight[4], eight[5], eight[6], eight[7]]);
-        word << 8 | (eight.wrapping_mul(GATHER) >> 56) as u32
-    })
 }
 
 /// One sample of the single-spike neuron: the current becomes `u`, `times` the step of the spike.

@@ -1,12 +1,15 @@
 //! Fused linear-time scans of the neuron families, forward and reverse: one file each, as in [`snn_core::neurons`].
 
 pub mod block;
+pub mod cuba;
+mod filters;
 pub mod lif;
+pub mod paralif;
 
 use rayon::prelude::*;
 use snn_core::backend::{Leak, LeakGrad};
 use snn_core::error::{Result, check_len};
-use snn_core::{Lanes, Spikes};
+use snn_core::{Lanes, Spikes, Surrogate};
 
 use crate::memory::Cpu;
 use crate::simd;
@@ -245,6 +248,47 @@ pub(crate) fn spikes_from_times(cpu: &Cpu, lanes: Lanes, times: &[u32], out: &mu
 /// Words of one row of spike bits.
 pub(crate) const fn words(width: usize) -> usize {
     width.div_ceil(32)
+}
+
+/// One bit per lane above the threshold; a row of lanes fills its words from the lowest bit on.
+#[inline(always)]
+pub(crate) fn pack_row(threshold: f32, row: &[f32], bits: &mut [u32]) {
+    for (word, lanes) in bits.iter_mut().zip(row.chunks(32)) {
+        *word = pack(threshold, lanes);
+    }
+}
+
+/// One bit per lane above the threshold, at most 32 lanes.
+#[inline(always)]
+fn pack(threshold: f32, lanes: &[f32]) -> u32 {
+    let mut bytes = [0_u8; 32];
+    if let Ok(lanes) = <&[f32; 32]>::try_from(lanes) {
+        bytes = lanes.map(|u| u8::from(u > threshold));
+    } else {
+        bytes.iter_mut().zip(lanes).for_each(|(b, &u)| *b = u8::from(u > threshold));
+    }
+    // Eight bytes of 0 or 1 become eight bits of one byte by a multiplication that gathers them at the top.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    bytes.chunks_exact(8).rev().fold(0, |word, eight| {
+        let eight =
+            u64::from_le_bytes([eight[0], eight[1], eight[2], eight[3], eight[4], eight[5], eight[6], eight[7]]);
+        word << 8 | (eight.wrapping_mul(GATHER) >> 56) as u32
+    })
+}
+
+/// `out = S'(x)`.
+#[inline(always)]
+pub(crate) fn slope_row(surrogate: Surrogate, x: &[f32], out: &mut [f32]) {
+    with_slope!(surrogate, slope => map_slope(slope, x, out));
+}
+
+#[inline(always)]
+fn map_slope(slope: impl Fn(f32) -> f32, x: &[f32], out: &mut [f32]) {
+    let n = out.len();
+    let x = &x[..n];
+    for k in 0..n {
+        out[k] = slope(x[k]);
+    }
 }
 
 /// Turns spike bits `[B, T, words(N)]` into row lists.

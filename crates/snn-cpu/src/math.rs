@@ -1,0 +1,100 @@
+//! Elementary functions and random draws in the form that loops over slices vectorise: no branches, no calls.
+
+use snn_core::random::{SpikeDraws, philox};
+
+/// `exp(x)` within 2 units in the last place; arguments beyond `[-87, 88]` are taken as the nearest bound.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    // x = n ln 2 + r with |r| <= ln 2 / 2. Adding 1.5 * 2^23 rounds to an integer, which then lies in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let x = x.clamp(-87.0, 88.0);
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = (x - n * LN2_HIGH) - n * LN2_LOW;
+    // Taylor's series to the seventh power: the next term is below 5e-9.
+    let mut p = 1.0 / 5040.0;
+    for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        p = p * r + c;
+    }
+    p * f32::from_bits((shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127)) << 23)
+}
+
+/// The logistic function.
+#[inline(always)]
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// The hyperbolic tangent.
+#[inline(always)]
+pub(crate) fn tanh(x: f32) -> f32 {
+    // Near zero the difference below would cancel; there the series does.
+    let s = x * x;
+    let small = x * (1.0 + s * (-1.0 / 3.0 + s * (2.0 / 15.0 + s * (-17.0 / 315.0 + s * (62.0 / 2835.0)))));
+    let large = 1.0 - 2.0 / (1.0 + exp(x + x));
+    if s < 0.0625 { small } else { large }
+}
+
+/// The random bits of all neurons of one sample and step; see [`SpikeDraws`].
+///
+/// `out` has four entries for each block, so that the last ones may lie beyond the layer.
+#[inline(always)]
+pub(crate) fn draw_row(draws: &SpikeDraws, sample: usize, step: usize, width: usize, out: &mut [u32]) {
+    let blocks = SpikeDraws::blocks(width);
+    let (start, key) = (draws.counter(sample, step, width), draws.key());
+    let (a, rest) = out[..4 * blocks].split_at_mut(blocks);
+    let (b, rest) = rest.split_at_mut(blocks);
+    let (c, d) = rest.split_at_mut(blocks);
+    draw_blocks(start, key, a, b, c, d);
+}
+
+#[inline(always)]
+fn draw_blocks(start: [u32; 4], key: [u32; 2], a: &mut [u32], b: &mut [u32], c: &mut [u32], d: &mut [u32]) {
+    let n = a.len();
+    let (b, c, d) = (&mut b[..n], &mut c[..n], &mut d[..n]);
+    for i in 0..n {
+        let counter = [start[0].wrapping_add(i as u32), start[1], start[2], start[3]];
+        [a[i], b[i], c[i], d[i]] = philox(counter, key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ulps(got: f32, want: f64) -> f64 {
+        (f64::from(got) - want).abs() / (want.abs().max(f64::from(f32::MIN_POSITIVE)) * f64::from(f32::EPSILON))
+    }
+
+    proptest! {
+        #[test]
+        fn elementary_functions_are_accurate(x in -40.0_f32..40.0, y in -1.0_f32..1.0) {
+            for x in [x, y, 0.01 * y, 1e-4 * y] {
+                let wide = f64::from(x);
+                prop_assert!(ulps(exp(x), wide.exp()) < 2.5, "exp {x}");
+                prop_assert!(ulps(sigmoid(x), 1.0 / (1.0 + (-wide).exp())) < 4.0, "sigmoid {x}");
+                prop_assert!(ulps(tanh(x), wide.tanh()) < 6.0, "tanh {x}");
+            }
+        }
+
+        #[test]
+        fn rows_of_draws_equal_single_draws(seed: u64, pass: u32, width in 1_usize..70, step in 0_usize..2000) {
+            let draws = SpikeDraws { seed, pass, population: 3 };
+            let mut row = vec![0; 4 * SpikeDraws::blocks(width)];
+            draw_row(&draws, 5, step, width, &mut row);
+            for n in 0..width {
+                prop_assert_eq!(row[n], draws.bits(5, step, n, width));
+            }
+        }
+    }
+
+    #[test]
+    fn extremes_stay_finite() {
+        assert_eq!((sigmoid(-1e9), sigmoid(1e9)), (1.0 / (1.0 + exp(88.0)), 1.0));
+        assert_eq!((tanh(-1e9), tanh(1e9)), (-1.0, 1.0));
+        assert!(exp(f32::MAX).is_finite() && exp(f32::MIN) > 0.0);
+    }
+}
