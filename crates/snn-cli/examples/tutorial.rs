@@ -43,7 +43,7 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
         let shapes: Vec<_> = layer.parameters().iter().map(|p| (p.name, p.value.shape.clone())).collect();
         println!("{}: {shapes:?}", layer.name());
     }
-    let again = evaluate(&device, &mut model, &split, 100)?;
+    let again = evaluate(&device, &mut model, &split, &experiment.train)?;
     assert_eq!(again.accuracy, summary.test_accuracy);
     std::fs::remove_dir_all(out)?;
     Ok(())

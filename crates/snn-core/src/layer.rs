@@ -51,6 +51,29 @@ pub enum Mode {
     Evaluate,
 }
 
+/// A pass through a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pass {
+    /// What it is for.
+    pub mode: Mode,
+    /// Which draws random layers make: passes with the same number make the same ones.
+    pub draw: u32,
+}
+
+impl Pass {
+    /// A pass that a backward pass follows; number it by the optimiser's steps.
+    #[must_use]
+    pub const fn train(draw: u32) -> Self {
+        Self { mode: Mode::Train, draw: draw & 0x7FFF_FFFF }
+    }
+
+    /// A pass for its output alone; its draws are none of training's.
+    #[must_use]
+    pub const fn evaluate(draw: u32) -> Self {
+        Self { mode: Mode::Evaluate, draw: draw | 0x8000_0000 }
+    }
+}
+
 /// One layer of a model.
 ///
 /// A layer owns its parameters, its output and whatever its backward pass needs, so that buffers live as long as
@@ -69,12 +92,12 @@ pub trait Layer<B: Backend>: Debug + Send {
     /// What the layer gives for one sample.
     fn output_signal(&self) -> Signal;
 
-    /// Computes the output.
+    /// Computes the output. Inputs over time may have fewer steps than the layer's signal says.
     ///
     /// # Errors
     ///
     /// If the input is of the wrong kind or size, or the device fails.
-    fn forward(&mut self, device: &B, input: &Activity<B>, mode: Mode) -> Result<()>;
+    fn forward(&mut self, device: &B, input: &Activity<B>, pass: Pass) -> Result<()>;
 
     /// The output of the last `forward`.
     fn output(&self) -> &Activity<B>;
@@ -83,6 +106,18 @@ pub trait Layer<B: Backend>: Debug + Send {
     /// health reports look at. Differs from the output where a skip connection adds to it.
     fn spikes(&self) -> Option<&B::Spikes> {
         None
+    }
+
+    /// The spikes that the layer sent to itself in the last `forward`, if it is recurrent and fires a hidden state of
+    /// its own.
+    fn recurrent_spikes(&self) -> Option<&B::Spikes> {
+        None
+    }
+
+    /// Sets a gradient on every spike, and on every recurrent spike, that the following backward passes add to what
+    /// reaches them from above: how firing rates are regularised.
+    fn set_rate_gradient(&mut self, on_spikes: f64, on_recurrent: f64) {
+        let _ = (on_spikes, on_recurrent);
     }
 
     /// Computes the gradients of the parameters and, if `grad_input` is given, of the input.

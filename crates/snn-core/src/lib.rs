@@ -25,7 +25,7 @@ pub mod testkit;
 
 pub use backend::Backend;
 pub use error::{Error, Result};
-pub use layer::{Layer, Mode, Parameter};
+pub use layer::{Layer, Mode, Parameter, Pass};
 pub use real::{Dual, Element, Real};
 pub use shape::{Conv, Kind, Lanes, Map, Pool, Signal};
 pub use signal::{Activity, Spikes, Trains};

@@ -278,6 +278,28 @@ impl<B: Backend> Activity<B> {
         }
     }
 
+    /// The axes of a gradient on this activity: `[B, T, N]`, `[B, N]`, or `[B, N, K]` for trains.
+    #[must_use]
+    pub fn shape(&self, device: &B) -> Vec<usize> {
+        match self {
+            Self::Spikes(s) => {
+                let lanes = device.spike_lanes(s);
+                vec![lanes.batch, lanes.steps, lanes.width]
+            }
+            Self::Sequence(x) | Self::Values(x) | Self::Times(x) => x.shape.clone(),
+            Self::Trains(t) => t.times.shape.clone(),
+        }
+    }
+
+    /// The size over time of what a clocked layer of `steps` steps makes of this: its samples and steps, or, from an
+    /// activity without time, `steps`.
+    #[must_use]
+    pub fn lanes(&self, device: &B, steps: usize, width: usize) -> Lanes {
+        let shape = self.shape(device);
+        let steps = if matches!(self, Self::Spikes(_) | Self::Sequence(_)) { shape[1] } else { steps };
+        Lanes::new(shape[0], steps, width)
+    }
+
     /// The spikes, or an error that names the `layer` which wanted them.
     ///
     /// # Errors

@@ -196,6 +196,14 @@ impl File {
         }
     }
 
+    /// Real numbers of any width, `range` of a dataset with one axis.
+    pub(crate) fn real_numbers(&self, place: &str, dataset: &Dataset, range: Range<usize>) -> Result<Vec<f64>> {
+        match self.descriptor(place, dataset)? {
+            TypeDescriptor::Float(_) => self.read(place, dataset, range),
+            other => Err(self.wrong(place, format!("type {other}"), "real numbers")),
+        }
+    }
+
     /// Variable-length rows `range` of whole numbers.
     pub(crate) fn whole_rows(&self, place: &str, dataset: &Dataset, range: Range<usize>) -> Result<Rows> {
         let want = "variable-length rows of whole numbers";

@@ -50,4 +50,4 @@ pub use loader::{Batch, Input, Loader, LoaderOptions, load_batch};
 pub use progress::{Progress, Silent};
 pub use source::{InMemory, Sample, Source, SourceKind};
 pub use store::{OpenOptions, convert, data_dir, info, materialise, open, open_file, write_vlen};
-pub use transforms::{Augment, Encode, Pipeline};
+pub use transforms::{Augment, Cut, Encode, Pipeline, Rule};

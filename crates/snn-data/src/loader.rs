@@ -21,6 +21,8 @@ pub enum Input {
     Spikes(Spikes),
     /// Values `[B, N]`, the same in every step.
     Values(Vec<f32>),
+    /// Values `[B, T, N]`, other ones in every step.
+    Sequence(Vec<f32>),
 }
 
 impl Input {

@@ -66,6 +66,18 @@ pub enum Format {
     Nmnist,
     /// HDF5 with variable-length rows.
     Shd,
+    /// HDF5 with two datasets per sample.
+    Ntidigits,
+    /// Tar files of event tables, or of AEDAT recordings.
+    Dvs,
+}
+
+impl Format {
+    /// Whether the reader was written from public descriptions and never met a published file.
+    #[must_use]
+    pub fn is_experimental(self) -> bool {
+        matches!(self, Self::Ntidigits | Self::Dvs)
+    }
 }
 
 /// Files that together hold a data set.

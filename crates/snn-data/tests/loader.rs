@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use proptest::prelude::*;
 use snn_core::{Kind, Map};
 use snn_data::{
-    Augment, Encode, Error, InMemory, Input, Loader, LoaderOptions, OpenOptions, Pipeline, Result, Sample, Source,
-    SourceKind, load_batch, open,
+    Augment, Cut, Encode, Error, InMemory, Input, Loader, LoaderOptions, OpenOptions, Pipeline, Result, Rule, Sample,
+    Source, SourceKind, load_batch, open,
 };
 
 fn images(samples: usize) -> Arc<dyn Source> {
@@ -122,6 +123,208 @@ fn bins_count_repeats_and_report_what_they_drop() {
     assert_eq!(spikes.row(0), [1, 1]);
     assert_eq!(spikes.row(2), [1]);
     assert_eq!((spikes.events(), batch.dropped, loader.dropped()), (3, 2, 2));
+}
+
+/// Aligned events as rows per sample.
+fn aligned(settings: &str, samples: &[(&[u32], &[f32])], list: Vec<Augment>) -> (Vec<Vec<Vec<u32>>>, u64) {
+    let kind = SourceKind::Events { units: 6, sensor: None };
+    let mut set = InMemory::empty("toy", kind, vec!["a".into()]);
+    for (units, times) in samples {
+        set.push(&Sample { units: units.to_vec(), times: times.to_vec(), ..Sample::default() });
+    }
+    let encode = toml::from_str(&format!("kind = \"align\"\ndt_ms = 1.0\n{settings}")).unwrap();
+    let pipeline = Arc::new(Pipeline::new(encode, list, kind).unwrap());
+    let batch = load_batch(Arc::new(set), pipeline, LoaderOptions::default(), 0).unwrap();
+    let Input::Spikes(spikes) = batch.input else { panic!("bins are spikes") };
+    let steps = spikes.lanes().steps;
+    let rows = |b| (0..steps).map(|t| spikes.row(b * steps + t).to_vec()).collect();
+    ((0..samples.len()).map(rows).collect(), batch.dropped)
+}
+
+#[test]
+fn aligned_samples_end_together() {
+    let samples: [(&[u32], &[f32]); 3] =
+        [(&[5, 1, 5], &[0.0005, 0.0022, 0.0025]), (&[], &[]), (&[3, 2, 0], &[0.0, 0.0011, 0.0900])];
+    let (rows, dropped) = aligned("steps = 50", &samples, vec![]);
+    assert_eq!(dropped, 1, "the event at 90 ms");
+    assert_eq!(rows[0], [vec![5], vec![], vec![1, 5]]);
+    assert_eq!(rows[1], [const { Vec::<u32>::new() }; 3], "one step of its own");
+    assert_eq!(rows[2], [vec![], vec![3], vec![2]]);
+    let (rows, _) = aligned("steps = 50\nrule = \"ceil\"\ngroup = 2", &samples[..1], vec![]);
+    assert_eq!(rows[0], [vec![], vec![2], vec![], vec![0, 2]]);
+    let (rows, _) = aligned("steps = 50\nunits = 2", &samples[..1], vec![]);
+    assert_eq!(rows[0], [vec![1], vec![], vec![1, 1]]);
+    let (rows, _) = aligned("steps = 9", &samples[1..2], vec![Augment::Affine { shift: 0.5, scale: 0.5 }]);
+    assert_eq!(rows, [[Vec::<u32>::new()]]);
+}
+
+proptest! {
+    #[test]
+    fn alignment_loses_no_event_and_ends_with_one(
+        samples in prop::collection::vec(prop::collection::vec((0_u32..6, 0.0_f32..0.08), 0..30), 1..5),
+        ceil in any::<bool>(),
+    ) {
+        let lists: Vec<(Vec<u32>, Vec<f32>)> = samples
+            .iter()
+            .map(|list| {
+                let mut list = list.clone();
+                list.sort_by(|a, b| a.1.total_cmp(&b.1));
+                list.into_iter().unzip()
+            })
+            .collect();
+        let lists: Vec<(&[u32], &[f32])> = lists.iter().map(|l| (&l.0[..], &l.1[..])).collect();
+        let settings = format!("steps = 60\nrule = \"{}\"", if ceil { "ceil" } else { "floor" });
+        let (rows, dropped) = aligned(&settings, &lists, vec![]);
+        let kept: usize = rows.iter().flatten().map(Vec::len).sum();
+        prop_assert_eq!(kept as u64 + dropped, lists.iter().map(|l| l.0.len() as u64).sum::<u64>());
+        for rows in &rows {
+            prop_assert!(rows.iter().all(Vec::is_empty) || !rows[rows.len() - 1].is_empty());
+        }
+    }
+}
+
+#[test]
+fn one_polarity_of_a_sensor_leaves_the_length_as_it_is() {
+    let kind = SourceKind::Events { units: 8, sensor: Some(Map::new(2, 2, 2)) };
+    let mut set = InMemory::empty("toy", kind, vec!["a".into()]);
+    set.push(&Sample { units: vec![3, 7, 1, 4], times: vec![0.0, 0.001, 0.002, 0.004], ..Sample::default() });
+    let encode = |channel| Encode::Align {
+        steps: 99,
+        dt_ms: 1.0,
+        rule: Rule::Floor,
+        half: false,
+        units: 0,
+        group: 1,
+        side: 0,
+        channel,
+    };
+    let source: Arc<dyn Source> = Arc::new(set);
+    let load = |channel| {
+        let pipeline = Arc::new(Pipeline::new(encode(channel), vec![], kind).unwrap());
+        let map = pipeline.signal().map;
+        let batch = load_batch(source.clone(), pipeline, LoaderOptions::default(), 0).unwrap();
+        let Input::Spikes(spikes) = batch.input else { panic!("bins are spikes") };
+        assert_eq!((spikes.lanes().steps, batch.dropped), (5, 0));
+        (map, (0..5).map(|t| spikes.row(t).to_vec()).collect::<Vec<_>>())
+    };
+    assert_eq!(load(Some(0)), (Map::new(2, 2, 1), vec![vec![3], vec![], vec![1], vec![], vec![]]));
+    assert_eq!(load(Some(1)).1, [vec![], vec![3], vec![], vec![], vec![0]]);
+    assert_eq!(load(None), (Map::new(2, 2, 2), vec![vec![6], vec![7], vec![2], vec![], vec![1]]));
+}
+
+#[test]
+fn augmented_and_noisy_events_do_not_depend_on_their_batch() {
+    let options = OpenOptions { samples: Some(30), ..OpenOptions::default() };
+    let source = open("spoken-digits", "train", &options).unwrap();
+    let align = Encode::Align {
+        steps: 400,
+        dt_ms: 4.0,
+        rule: Rule::Floor,
+        half: true,
+        units: 0,
+        group: 5,
+        side: 0,
+        channel: None,
+    };
+    let bin = Encode::Bin { steps: 200, dt_ms: 5.0, units: 0 };
+    let frames = Encode::Frames { steps: 8, by: Cut::Time, side: 0 };
+    for encode in [align, bin, frames] {
+        let list = vec![
+            Augment::Stretch { low: 0.9, high: 1.1, prob: 0.5 },
+            Augment::Affine { shift: 0.1, scale: 0.3 },
+            Augment::FlipNoise { snr_db: 10.0 },
+            Augment::Jitter { sigma_ms: 3.0, prob: 0.5 },
+        ];
+        let pipeline = Arc::new(Pipeline::new(encode.clone(), list, source.kind()).unwrap());
+        let rows = |batch, threads, epoch| {
+            let options = LoaderOptions { batch, threads, epoch, ..options_of(7) };
+            let mut all = vec![Vec::new(); 30];
+            for batch in Loader::new(source.clone(), pipeline.clone(), options).unwrap() {
+                let batch = batch.unwrap();
+                let Input::Spikes(spikes) = &batch.input else { panic!("events are spikes") };
+                let steps = spikes.lanes().steps;
+                for (b, &sample) in batch.samples.iter().enumerate() {
+                    let rows = (0..steps).map(|t| spikes.row(b * steps + t).to_vec());
+                    // Batches differ in their empty steps at the beginning.
+                    all[sample as usize] = rows.skip_while(Vec::is_empty).collect::<Vec<_>>();
+                }
+            }
+            all
+        };
+        let all = rows(8, 0, 1);
+        assert_eq!(rows(30, 2, 1), all, "{encode:?}");
+        assert_ne!(rows(8, 0, 2), all, "{encode:?}");
+        assert!(all.iter().all(|rows| rows.iter().all(|row| row.is_sorted())));
+    }
+}
+
+fn options_of(seed: u64) -> LoaderOptions {
+    LoaderOptions { seed, shuffle: true, ..LoaderOptions::default() }
+}
+
+#[test]
+fn frames_hold_every_event_of_a_sensor() {
+    let options = OpenOptions { samples: Some(3), ..OpenOptions::default() };
+    let source = open("nmnist-sim", "train", &options).unwrap();
+    let mut sample = Sample::default();
+    let events: usize = (0..3).map(|i| source.read(i, &mut sample).map(|()| sample.units.len()).unwrap()).sum();
+    for by in [Cut::Number, Cut::Time] {
+        let encode = Encode::Frames { steps: 10, by, side: 0 };
+        let pipeline = Arc::new(Pipeline::new(encode, vec![], source.kind()).unwrap());
+        assert_eq!((pipeline.signal().map, pipeline.signal().steps), (Map::new(34, 34, 2), 10));
+        let batch = load_batch(source.clone(), pipeline, LoaderOptions::default(), 0).unwrap();
+        let Input::Spikes(spikes) = batch.input else { panic!("frames are spikes") };
+        assert_eq!((spikes.events(), batch.dropped), (events, 0));
+        if by == Cut::Number {
+            let sizes: Vec<usize> = (0..10).map(|t| spikes.row(t).len()).collect();
+            assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1, "{sizes:?}");
+        }
+    }
+    let scaled = Pipeline::new(
+        Encode::Frames { steps: 10, by: Cut::Time, side: 17 },
+        vec![Augment::Affine { shift: 0.1, scale: 0.2 }],
+        source.kind(),
+    );
+    let error = scaled.unwrap_err().to_string();
+    assert_eq!(error, "augmentation affine: scale: 0.2 for a sensor 17x17x2, expected 0, which only moves");
+}
+
+#[test]
+fn rates_are_drawn_once_for_all_epochs() {
+    let source = open("yinyang-paralif", "test", &OpenOptions::default()).unwrap();
+    let load = |seed, epoch| {
+        let pipeline = Arc::new(Pipeline::new(Encode::Rate { steps: 400, seed }, vec![], source.kind()).unwrap());
+        let options = LoaderOptions { batch: 50, epoch, seed: u64::from(epoch), ..LoaderOptions::default() };
+        load_batch(source.clone(), pipeline, options, 0).unwrap()
+    };
+    let batch = load(3, 0);
+    assert_eq!(batch.input, load(3, 9).input);
+    assert_ne!(batch.input, load(4, 0).input);
+    let Input::Spikes(spikes) = batch.input else { panic!("rates are spikes") };
+    let dense: Vec<f32> = spikes.to_dense();
+    let mut sample = Sample::default();
+    for b in 0..50 {
+        source.read(b, &mut sample).unwrap();
+        for (unit, &rate) in sample.values.iter().enumerate() {
+            let mean = (0..400).map(|t| dense[(b * 400 + t) * 4 + unit]).sum::<f32>() / 400.0;
+            assert!((mean - rate).abs() < 0.13, "sample {b}, unit {unit}: {mean}, expected {rate}");
+        }
+    }
+}
+
+#[test]
+fn columns_of_an_image_come_one_after_the_other() {
+    let mut set = InMemory::empty("toy", SourceKind::Images(Map::new(2, 3, 2)), vec!["a".into()]);
+    set.push(&Sample { pixels: (0..12).map(|i| 20 * i).collect(), ..Sample::default() });
+    let source: Arc<dyn Source> = Arc::new(set);
+    let encode = Encode::Columns { mean: vec![0.0, 0.0], std: vec![20.0 / 255.0, 10.0 / 255.0] };
+    let pipeline = Arc::new(Pipeline::new(encode, vec![], source.kind()).unwrap());
+    let signal = pipeline.signal();
+    assert_eq!((signal.kind, signal.steps, signal.map), (Kind::Sequence, 3, Map::new(2, 1, 2)));
+    let batch = load_batch(source, pipeline, LoaderOptions::default(), 0).unwrap();
+    let Input::Sequence(values) = batch.input else { panic!("columns are a sequence") };
+    let rounded: Vec<f32> = values.iter().map(|v| v.round()).collect();
+    assert_eq!(rounded, [0.0, 2.0, 6.0, 14.0, 2.0, 6.0, 8.0, 18.0, 4.0, 10.0, 10.0, 22.0]);
 }
 
 #[test]

@@ -500,7 +500,9 @@ fn shd_converts_from_gzip_and_from_zip() {
 fn generated_sets_are_written_and_read_back() {
     let folder = tempfile::tempdir().unwrap();
     let options = |memory| OpenOptions { data_dir: folder.path().to_owned(), memory, samples: Some(5), seed: None };
-    for name in ["spoken-digits", "nmnist-sim", "digits-sim", "yinyang", "synthetic-poisson", "randman"] {
+    for name in
+        ["spoken-digits", "nmnist-sim", "digits-sim", "yinyang", "yinyang-paralif", "synthetic-poisson", "randman"]
+    {
         let source = open(name, "train", &options(0)).unwrap();
         let path = converted_path(folder.path(), name, "train");
         materialise(&*source, &path, &mut Silent).unwrap();

@@ -20,6 +20,7 @@
 //! ```
 
 use serde::{Deserialize, Serialize};
+use snn_core::neurons::paralif::FiringMode;
 use snn_data::{Augment, Encode};
 
 use crate::error::{Error, Result};
@@ -57,6 +58,9 @@ pub struct DataConfig {
     /// Augmentation of training samples, in this order.
     #[serde(default)]
     pub augment: Vec<Augment>,
+    /// The same for test samples: noise, for a study of robustness.
+    #[serde(default)]
+    pub test_augment: Vec<Augment>,
     /// Train on the first so many samples only; 0 for all.
     #[serde(default)]
     pub train_samples: usize,
@@ -136,12 +140,57 @@ fn one() -> usize {
     1
 }
 
-/// The neurons of a layer.
+/// The neurons of a layer, by model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "model", rename_all = "kebab-case")]
+pub enum NeuronConfig {
+    /// The single-spike block model.
+    Block(LeakyConfig),
+    /// The sequential neuron with at most one spike.
+    Single(LeakyConfig),
+    /// The sequential neuron with reset by subtraction.
+    Multi(LeakyConfig),
+    /// The parallel neuron of SPSN and ParaLIF.
+    Paralif(ParaLifConfig),
+    /// The current-based neuron with reset to zero: the baseline of SPSN and ParaLIF.
+    Cuba(CubaConfig),
+    /// No neuron: the rectified current of every step for itself.
+    Relu(ReluConfig),
+}
+
+impl Default for NeuronConfig {
+    fn default() -> Self {
+        Self::Block(LeakyConfig::default())
+    }
+}
+
+/// The models that share [`LeakyConfig`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeakyModel {
+    /// [`NeuronConfig::Block`].
+    Block,
+    /// [`NeuronConfig::Single`].
+    Single,
+    /// [`NeuronConfig::Multi`].
+    Multi,
+}
+
+impl LeakyModel {
+    /// Neurons of this model.
+    #[must_use]
+    pub fn with(self, config: LeakyConfig) -> NeuronConfig {
+        match self {
+            Self::Block => NeuronConfig::Block(config),
+            Self::Single => NeuronConfig::Single(config),
+            Self::Multi => NeuronConfig::Multi(config),
+        }
+    }
+}
+
+/// Neurons of the models `block`, `single` and `multi`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct NeuronConfig {
-    /// The model.
-    pub model: NeuronModel,
+pub struct LeakyConfig {
     /// Initial decay per step.
     pub beta: f64,
     /// Whether the decay is learned.
@@ -156,10 +205,9 @@ pub struct NeuronConfig {
     pub reset_path: ResetPath,
 }
 
-impl Default for NeuronConfig {
+impl Default for LeakyConfig {
     fn default() -> Self {
         Self {
-            model: NeuronModel::Block,
             beta: (-0.1_f64).exp(),
             learn_beta: true,
             shared_beta: false,
@@ -170,17 +218,179 @@ impl Default for NeuronConfig {
     }
 }
 
-/// The neuron models.
+/// One number for all neurons of a layer, or one for each.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PerNeuron {
+    /// The same for all.
+    Shared(f64),
+    /// One for each.
+    Each(Vec<f64>),
+}
+
+impl PerNeuron {
+    /// The numbers.
+    #[must_use]
+    pub fn values(&self) -> &[f64] {
+        match self {
+            Self::Shared(x) => std::slice::from_ref(x),
+            Self::Each(list) => list,
+        }
+    }
+}
+
+/// The synaptic and the membrane filter of SPSN, ParaLIF and their baseline.
+///
+/// Time constants are in steps: the papers' 20 ms at their fixed step of 1 ms are 20, whatever the length of a bin.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FilterConfig {
+    /// Membrane time constant, steps, above 0.
+    pub tau_mem: PerNeuron,
+    /// Synaptic time constant, steps, above 0; absent for no synaptic filter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tau_syn: Option<PerNeuron>,
+    /// Whether the time constants are learned: as the logistic function of a stored number.
+    pub learn_tau: bool,
+    /// How that number starts.
+    pub tau_init: TauInit,
+}
+
+impl Default for FilterConfig {
+    fn default() -> Self {
+        Self {
+            tau_mem: PerNeuron::Shared(20.0),
+            tau_syn: Some(PerNeuron::Shared(20.0)),
+            learn_tau: false,
+            tau_init: TauInit::Logit,
+        }
+    }
+}
+
+/// How learned time constants start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum NeuronModel {
-    /// The single-spike block model.
-    Block,
-    /// The sequential neuron with at most one spike.
-    Single,
-    /// The sequential neuron with reset by subtraction.
-    Multi,
+pub enum TauInit {
+    /// At the given time constant.
+    Logit,
+    /// As the published code does: the decay itself is taken for the stored number, so that every time constant starts
+    /// with a decay between 0.5 and 0.731.
+    Reference,
 }
+
+/// What a recurrent connection carries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecurrentConfig {
+    /// There is none.
+    #[default]
+    None,
+    /// Spikes.
+    Spike,
+    /// The rectified membrane.
+    Relu,
+}
+
+/// The parallel neuron; options in [`snn_core::neurons::paralif`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ParaLifConfig {
+    /// The firing mode: GS, SB, TRB, D, SD, TD, TRD, T, ST, TT or TRT.
+    pub mode: String,
+    /// The filters.
+    pub filter: FilterConfig,
+    /// Threshold at the start, not negative; absent for that of the mode: 0.1 for delta modes, `N(1)` for threshold
+    /// modes. Stochastic modes have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<PerNeuron>,
+    /// Whether the threshold is learned.
+    pub learn_threshold: bool,
+    /// Slope of the comparison in the backward pass.
+    pub surrogate: SurrogateConfig,
+    /// The recurrent connection.
+    pub recurrent: RecurrentConfig,
+    /// How Bernoulli spikes pass gradients on.
+    pub bernoulli_gradient: BernoulliConfig,
+    /// Temperature of Gumbel-Softmax.
+    pub temperature: f64,
+    /// Delta modes: whether the value before the first step is `N(0)` instead of the published 0.
+    pub pad_normalised: bool,
+    /// How stochastic modes fire in evaluation.
+    pub evaluate: EvaluateConfig,
+}
+
+impl Default for ParaLifConfig {
+    fn default() -> Self {
+        Self {
+            mode: "D".into(),
+            filter: FilterConfig::default(),
+            threshold: None,
+            learn_threshold: true,
+            surrogate: SurrogateConfig::FastSigmoid { scale: 100.0 },
+            recurrent: RecurrentConfig::None,
+            bernoulli_gradient: BernoulliConfig::ProbabilityWeighted,
+            temperature: 1.0,
+            pad_normalised: false,
+            evaluate: EvaluateConfig::Random,
+        }
+    }
+}
+
+/// How Bernoulli spikes pass gradients on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BernoulliConfig {
+    /// Times the probability, as the published code does.
+    ProbabilityWeighted,
+    /// Unchanged.
+    Identity,
+}
+
+/// How stochastic modes fire in evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EvaluateConfig {
+    /// At random, as published.
+    Random,
+    /// Where a spike is more likely than none.
+    Majority,
+}
+
+/// The current-based neuron; equations in [`snn_core::neurons::cuba`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CubaConfig {
+    /// The filters.
+    pub filter: FilterConfig,
+    /// Threshold at the start, not negative.
+    pub threshold: PerNeuron,
+    /// Whether the threshold is learned.
+    pub learn_threshold: bool,
+    /// Slope of the spike function in the backward pass.
+    pub surrogate: SurrogateConfig,
+    /// The recurrent connection.
+    pub recurrent: RecurrentConfig,
+    /// Refractory period in steps; a period of `k` blocks the input of `k - 1` steps, as published.
+    pub refractory: u32,
+}
+
+impl Default for CubaConfig {
+    fn default() -> Self {
+        Self {
+            filter: FilterConfig::default(),
+            threshold: PerNeuron::Shared(1.0),
+            learn_threshold: false,
+            surrogate: SurrogateConfig::FastSigmoid { scale: 100.0 },
+            recurrent: RecurrentConfig::None,
+            refractory: 0,
+        }
+    }
+}
+
+/// The Non-Spiking baseline has no option.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReluConfig {}
 
 /// Whether gradients flow through reset or mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -233,26 +443,52 @@ impl From<SurrogateConfig> for snn_core::Surrogate {
     }
 }
 
-/// The integrator readout.
+/// The readout: a dense projection, neurons that do not fire, a reduction over time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReadoutConfig {
     /// How the membrane becomes a logit.
     pub reduce: Reduce,
+    /// Initial weights.
+    pub init: Init,
+    /// The neurons.
+    pub neuron: ReadoutNeuron,
+}
+
+impl Default for ReadoutConfig {
+    fn default() -> Self {
+        let neuron = ReadoutNeuron::Integrator(IntegratorConfig::default());
+        Self { reduce: Reduce::Sum, init: Init::default(), neuron }
+    }
+}
+
+/// The neurons of a readout, by model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "model", rename_all = "kebab-case")]
+pub enum ReadoutNeuron {
+    /// The leaky integrator of the block model.
+    Integrator(IntegratorConfig),
+    /// The filters of SPSN, ParaLIF and their baseline.
+    Filter(FilterConfig),
+    /// The current itself.
+    None(ReluConfig),
+}
+
+/// The leaky integrator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IntegratorConfig {
     /// Initial decay per step.
     pub beta: f64,
     /// Whether the decay is learned.
     pub learn_beta: bool,
     /// Whether all outputs share one decay.
     pub shared_beta: bool,
-    /// Initial weights.
-    pub init: Init,
 }
 
-impl Default for ReadoutConfig {
+impl Default for IntegratorConfig {
     fn default() -> Self {
-        let beta = (-0.05_f64).exp();
-        Self { reduce: Reduce::Sum, beta, learn_beta: true, shared_beta: false, init: Init::default() }
+        Self { beta: (-0.05_f64).exp(), learn_beta: true, shared_beta: false }
     }
 }
 
@@ -264,6 +500,24 @@ pub enum Reduce {
     Sum,
     /// Maximum over time.
     Max,
+    /// Mean over time.
+    Mean,
+    /// The last step.
+    Last,
+    /// The sum over time of the softmax over the classes; ParaLIF calls it `cumsum`.
+    SoftmaxSum,
+}
+
+impl From<Reduce> for snn_core::backend::TimeReduction {
+    fn from(reduce: Reduce) -> Self {
+        match reduce {
+            Reduce::Sum => Self::Sum,
+            Reduce::Max => Self::Max,
+            Reduce::Mean => Self::Mean,
+            Reduce::Last => Self::Last,
+            Reduce::SoftmaxSum => Self::SoftmaxSum,
+        }
+    }
 }
 
 /// Initial weights; biases start at 0.
@@ -282,6 +536,11 @@ pub enum Init {
     },
     /// Normal with variance `2 / (fan_in + fan_out)`.
     GlorotNormal,
+}
+
+impl Init {
+    /// Kaiming's uniform weights for linear neurons: `+-sqrt(3 / fan_in)`.
+    pub const KAIMING: Self = Self::FanIn { gain: 1.732_050_807_568_877_2 };
 }
 
 impl Default for Init {
@@ -308,6 +567,10 @@ pub struct TrainConfig {
     pub keep: Keep,
     /// Gradients are scaled down to this norm if theirs is larger; 0 for never.
     pub clip_norm: f64,
+    /// What firing rates may be without a penalty.
+    pub rates: RateConfig,
+    /// Evaluations take the mean of the logits over so many passes, which differ where neurons fire at random.
+    pub evaluate_draws: u32,
     /// Test accuracy is measured every so many epochs, and after the last; 0 for the latter only.
     pub evaluate_every: u32,
     /// A checkpoint is written every so many batches beside the one after each epoch; 0 for none.
@@ -324,10 +587,23 @@ impl Default for TrainConfig {
             schedule: ScheduleConfig::Constant,
             keep: Keep::BestTrainingLoss,
             clip_norm: 0.0,
+            rates: RateConfig::default(),
+            evaluate_draws: 1,
             evaluate_every: 10,
             checkpoint_batches: 0,
         }
     }
+}
+
+/// Regularisation of firing rates, in spikes per neuron and step: the loss grows by the square of what the sum of all
+/// hidden neurons' rates has above the limit times their number (eq. 21 of the SPSN paper).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RateConfig {
+    /// Limit of the mean rate of hidden neurons; 0 for no penalty.
+    pub limit: f64,
+    /// The same for what recurrent layers of parallel neurons send to themselves.
+    pub recurrent_limit: f64,
 }
 
 /// Which weights a run gives.
@@ -411,6 +687,13 @@ pub enum ScheduleConfig {
     },
     /// Multiplied by `factor` after every epoch.
     Exponential {
+        /// The factor.
+        factor: f64,
+    },
+    /// Multiplied by `factor` after every so many epochs.
+    Step {
+        /// Epochs at one rate.
+        every: u32,
         /// The factor.
         factor: f64,
     },
@@ -539,6 +822,10 @@ impl Experiment {
             ScheduleConfig::Exponential { factor } if !(*factor > 0.0 && factor.is_finite()) => {
                 return fail("train.schedule.factor", factor, "a number above 0");
             }
+            ScheduleConfig::Step { factor, .. } if !(*factor > 0.0 && factor.is_finite()) => {
+                return fail("train.schedule.factor", factor, "a number above 0");
+            }
+            ScheduleConfig::Step { every: 0, .. } => return fail("train.schedule.every", &0, "at least 1"),
             ScheduleConfig::Cosine { floor, .. } if !(0.0..=1.0).contains(floor) => {
                 return fail("train.schedule.floor", floor, "in [0, 1]");
             }
@@ -546,27 +833,104 @@ impl Experiment {
         }
         for (i, layer) in self.model.layers.iter().enumerate() {
             let key = |name: &str| format!("model.layers.{i}.{name}");
-            let neuron = match layer {
+            let (neuron, width) = match layer {
                 LayerConfig::Dense { width, neuron, .. } => {
                     if *width == 0 {
                         return fail(&key("width"), width, "at least 1");
                     }
-                    neuron
+                    (neuron, Some(*width))
                 }
-                LayerConfig::Conv { neuron, .. } => neuron,
+                LayerConfig::Conv { neuron, .. } => (neuron, None),
                 LayerConfig::Pool { .. } => continue,
             };
-            if !(neuron.threshold > 0.0 && neuron.threshold.is_finite()) {
-                return fail(&key("neuron.threshold"), &neuron.threshold, "a number above 0");
+            neuron.check(&key("neuron"), width)?;
+        }
+        match &self.model.readout.neuron {
+            ReadoutNeuron::Integrator(c) if !c.beta.is_finite() => {
+                return fail("model.readout.neuron.beta", &c.beta, "a number");
             }
-            if !neuron.beta.is_finite() {
-                return fail(&key("neuron.beta"), &neuron.beta, "a number");
+            ReadoutNeuron::Filter(filter) => filter.check("model.readout.neuron", None)?,
+            _ => {}
+        }
+        for (key, value) in [("limit", t.rates.limit), ("recurrent_limit", t.rates.recurrent_limit)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return fail(&format!("train.rates.{key}"), &value, "0 or more");
             }
         }
-        if !self.model.readout.beta.is_finite() {
-            return fail("model.readout.beta", &self.model.readout.beta, "a number");
+        if !(1..=1024).contains(&t.evaluate_draws) {
+            return fail("train.evaluate_draws", &t.evaluate_draws, "1 to 1024");
         }
         Ok(())
+    }
+}
+
+/// The error of a value that is out of its range.
+fn out_of_range(key: &str, value: &dyn std::fmt::Display, want: &str) -> Error {
+    Error::config(format!("{key} = {value}"), format!("must be {want}"))
+}
+
+impl PerNeuron {
+    /// Checks every number, and how many there are where the width of the layer is known.
+    fn check(&self, key: &str, width: Option<usize>, fits: impl Fn(f64) -> bool, want: &str) -> Result<()> {
+        if let (Self::Each(list), Some(width)) = (self, width)
+            && list.len() != width
+        {
+            let reason = format!("must be one for all or one for each of the {width} neurons");
+            return Err(Error::config(format!("{key} has {} numbers", list.len()), reason));
+        }
+        match self.values().iter().find(|x| !fits(**x)) {
+            Some(x) => Err(out_of_range(key, x, want)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FilterConfig {
+    fn check(&self, key: &str, width: Option<usize>) -> Result<()> {
+        let positive = |x: f64| x > 0.0 && x.is_finite();
+        let want = "a number of steps above 0";
+        self.tau_mem.check(&format!("{key}.tau_mem"), width, positive, want)?;
+        self.tau_syn.as_ref().map_or(Ok(()), |tau| tau.check(&format!("{key}.tau_syn"), width, positive, want))
+    }
+}
+
+impl NeuronConfig {
+    fn check(&self, key: &str, width: Option<usize>) -> Result<()> {
+        let threshold = |list: &PerNeuron| {
+            list.check(&format!("{key}.threshold"), width, |x| x >= 0.0 && x.is_finite(), "0 or a number above 0")
+        };
+        match self {
+            Self::Block(c) | Self::Single(c) | Self::Multi(c) => {
+                if !(c.threshold > 0.0 && c.threshold.is_finite()) {
+                    return Err(out_of_range(&format!("{key}.threshold"), &c.threshold, "a number above 0"));
+                }
+                if !c.beta.is_finite() {
+                    return Err(out_of_range(&format!("{key}.beta"), &c.beta, "a number"));
+                }
+                Ok(())
+            }
+            Self::Paralif(c) => {
+                c.firing_mode(key)?;
+                c.filter.check(&format!("{key}.filter"), width)?;
+                if !(c.temperature > 0.0 && c.temperature.is_finite()) {
+                    return Err(out_of_range(&format!("{key}.temperature"), &c.temperature, "a number above 0"));
+                }
+                c.threshold.as_ref().map_or(Ok(()), threshold)
+            }
+            Self::Cuba(c) => c.filter.check(&format!("{key}.filter"), width).and(threshold(&c.threshold)),
+            Self::Relu(_) => Ok(()),
+        }
+    }
+}
+
+impl ParaLifConfig {
+    /// The firing mode; `key` is where it stands, for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] naming the modes.
+    pub fn firing_mode(&self, key: &str) -> Result<FiringMode> {
+        self.mode.parse().map_err(|e: snn_core::Error| Error::config(format!("{key}.mode = {}", self.mode), e.to_string()))
     }
 }
 
@@ -621,7 +985,7 @@ mod tests {
         }
         assert_eq!((e.train.epochs, e.train.optimiser.learning_rate), (3, 1.0));
         assert!(
-            matches!(&e.model.layers[0], LayerConfig::Dense { width: 7, neuron, .. } if neuron.model == NeuronModel::Multi)
+            matches!(&e.model.layers[0], LayerConfig::Dense { width: 7, neuron: NeuronConfig::Multi(_), .. })
         );
     }
 
@@ -642,6 +1006,11 @@ mod tests {
             ("train.optimiser.learning_rate=-1", "learning_rate = -1: must be a number above 0"),
             ("train.optimiser.beta1=1.5", "beta1 = 1.5: must be in [0, 1)"),
             ("model.layers.0.width=0", "model.layers.0.width = 0: must be at least 1"),
+            ("model.layers.0.neuron={model='paralif',mode='TX'}", "unknown firing mode `TX`; it is one of GS, SB"),
+            ("model.layers.0.neuron={model='paralif',threshold=[1,2]}", "threshold has 2 numbers: must be one for all"),
+            ("model.layers.0.neuron={model='cuba',filter={tau_mem=0}}", "filter.tau_mem = 0: must be a number of steps"),
+            ("model.layers.0.neuron={model='cuba',filter={tau_syn=[5,5,-1]}}", "filter.tau_syn = -1: must be a number"),
+            ("train.rates={limit=-1}", "train.rates.limit = -1: must be 0 or more"),
         ] {
             let message = example().set(set).unwrap_err().to_string();
             assert!(message.contains(want), "{message}");

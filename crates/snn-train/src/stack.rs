@@ -2,16 +2,18 @@
 
 use snn_core::neurons::block::{BlockNeuron, Start};
 use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
-use snn_core::{Activity, Backend, Conv, Kind, Layer, Mode, Parameter, Signal, Tensor};
+use snn_core::{Activity, Backend, Conv, Kind, Layer, Mode, Parameter, Pass, Signal, Tensor};
 
-use crate::config::{LayerConfig, ModelConfig, NeuronConfig, NeuronModel, ResetPath};
+use crate::config::{LayerConfig, LeakyConfig, ModelConfig, NeuronConfig, ResetPath};
 use crate::error::{Error, Result};
 use crate::layers::block::BlockCell;
 use crate::layers::conv::Convolution;
+use crate::layers::cuba::CubaCell;
 use crate::layers::decay::Decay;
 use crate::layers::dense::Dense;
 use crate::layers::lif::LifCell;
-use crate::layers::{Cell, Clocked, PoolLayer, Projection, Readout};
+use crate::layers::paralif::ParaLifCell;
+use crate::layers::{Cell, Clocked, PoolLayer, Projection, Readout, ReluLayer};
 
 /// A chain of layers on a device.
 #[derive(Debug)]
@@ -47,7 +49,7 @@ impl<B: Backend> Stack<B> {
                         });
                     }
                     let dense = Dense::new(device, signal.width(), *width, *init, id).map_err(at)?;
-                    clocked(device, signal, output, Box::new(dense), neuron, *skip).map_err(at)?
+                    clocked(device, signal, output, Box::new(dense), neuron, *skip, id).map_err(at)?
                 }
                 LayerConfig::Conv { channels, kernel, stride, padding, neuron, init } => {
                     let conv =
@@ -60,7 +62,7 @@ impl<B: Backend> Stack<B> {
                         })?;
                     let output = Signal { kind: Kind::Spikes, steps, map: conv.output() };
                     let conv = Convolution::new(device, conv, *init, id).map_err(at)?;
-                    clocked(device, signal, output, Box::new(conv), neuron, false).map_err(at)?
+                    clocked(device, signal, output, Box::new(conv), neuron, false, id).map_err(at)?
                 }
                 LayerConfig::Pool { window } => {
                     let misfit = |takes: String| Error::Fit {
@@ -91,6 +93,15 @@ impl<B: Backend> Stack<B> {
             });
         }
         layers.push(Box::new(Readout::new(device, signal, classes, &config.readout, (seed, last))?));
+        Self::new(device, input, layers)
+    }
+
+    /// A chain of layers that were built one by one; the last one is the readout.
+    ///
+    /// # Errors
+    ///
+    /// If the device has no memory left.
+    pub fn new(device: &B, input: Signal, layers: Vec<Box<dyn Layer<B>>>) -> Result<Self> {
         let grads = [Tensor::zeros(device, &[0])?, Tensor::zeros(device, &[0])?];
         Ok(Self { input, layers, grads })
     }
@@ -121,13 +132,19 @@ impl<B: Backend> Stack<B> {
     /// # Errors
     ///
     /// If the input does not fit or the device fails.
-    pub fn forward(&mut self, device: &B, input: &Activity<B>, mode: Mode) -> Result<()> {
+    pub fn forward(&mut self, device: &B, input: &Activity<B>, pass: Pass) -> Result<()> {
         for i in 0..self.layers.len() {
             let (before, rest) = self.layers.split_at_mut(i);
             let input = before.last().map_or(input, |l| l.output());
-            rest[0].forward(device, input, mode)?;
+            rest[0].forward(device, input, pass)?;
         }
         Ok(())
+    }
+
+    /// Sets the gradients on every spike that the following backward passes add; see
+    /// [`Layer::set_rate_gradient`].
+    pub fn set_rate_gradient(&mut self, on_spikes: f64, on_recurrent: f64) {
+        self.layers.iter_mut().for_each(|l| l.set_rate_gradient(on_spikes, on_recurrent));
     }
 
     /// The output of the last forward pass.
@@ -151,8 +168,7 @@ impl<B: Backend> Stack<B> {
             match before.last() {
                 None => layer.backward(device, input, grad, None)?,
                 Some(previous) => {
-                    let (batch, signal) = (grad.shape[0], layer.input());
-                    next.resize(device, &[batch, signal.steps, signal.width()])?;
+                    next.resize(device, &previous.output().shape(device))?;
                     layer.backward(device, previous.output(), grad, Some(&mut *next))?;
                 }
             }
@@ -193,20 +209,25 @@ fn clocked<B: Backend>(
     projection: Box<dyn Projection<B>>,
     neuron: &NeuronConfig,
     skip: bool,
+    id: (u64, usize),
 ) -> snn_core::Result<Box<dyn Layer<B>>> {
-    let decay = Decay::new(device, output.width(), neuron.beta, neuron.shared_beta, neuron.learn_beta)?;
-    let (surrogate, threshold) = (neuron.surrogate.into(), neuron.threshold);
-    let path = match neuron.reset_path {
+    let width = output.width();
+    let lif = |c: &LeakyConfig, kind| LifNeuron { kind, surrogate: c.surrogate.into(), threshold: c.threshold };
+    let path = |c: &LeakyConfig| match c.reset_path {
         ResetPath::Attached => Path::Attached,
         ResetPath::Detached => Path::Detached,
     };
-    let lif = |kind| LifNeuron { kind, surrogate, threshold };
-    let cell: Box<dyn Cell<B>> = match neuron.model {
-        NeuronModel::Block => {
-            Box::new(BlockCell::new(BlockNeuron { surrogate, threshold, start: Start::Decayed }, decay))
+    let decay = |c: &LeakyConfig| Decay::new(device, width, c.beta, c.shared_beta, c.learn_beta);
+    let cell: Box<dyn Cell<B>> = match neuron {
+        NeuronConfig::Block(c) => {
+            let (surrogate, threshold) = (c.surrogate.into(), c.threshold);
+            Box::new(BlockCell::new(BlockNeuron { surrogate, threshold, start: Start::Decayed }, decay(c)?))
         }
-        NeuronModel::Single => Box::new(LifCell::new(lif(LifKind::Single { mask: path }), decay)),
-        NeuronModel::Multi => Box::new(LifCell::new(lif(LifKind::Multi { reset: path }), decay)),
+        NeuronConfig::Single(c) => Box::new(LifCell::new(lif(c, LifKind::Single { mask: path(c) }), decay(c)?)),
+        NeuronConfig::Multi(c) => Box::new(LifCell::new(lif(c, LifKind::Multi { reset: path(c) }), decay(c)?)),
+        NeuronConfig::Paralif(c) => Box::new(ParaLifCell::new(device, c, width, id)?),
+        NeuronConfig::Cuba(c) => Box::new(CubaCell::new(device, c, width, id)?),
+        NeuronConfig::Relu(_) => return Ok(Box::new(ReluLayer::new(device, input, output, projection)?)),
     };
     Ok(Box::new(Clocked::new(device, input, output, projection, cell, skip)?))
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use snn_core::{Activity, Backend, Kind, Mode, Real, Tensor};
+use snn_core::{Activity, Backend, Kind, Pass, Real, Signal, Tensor};
 use snn_data::{Batch, Input, Loader, LoaderOptions, OpenOptions, Pipeline, Source};
 
 use crate::checkpoint::{self, Checkpoints, Progress};
-use crate::config::{Experiment, Keep};
+use crate::config::{Experiment, Keep, RateConfig, TrainConfig};
 use crate::error::{Error, Result};
 use crate::health::{self, LayerHealth};
 use crate::log::{JsonLines, TensorBoard};
@@ -185,14 +185,14 @@ impl Split {
         Self::open(experiment, &data.train, data.augment.clone(), data.train_samples, options)
     }
 
-    /// Opens the test split of an experiment, without augmentation.
+    /// Opens the test split of an experiment, with the augmentation of test samples alone.
     ///
     /// # Errors
     ///
     /// As [`Split::train`].
     pub fn test(experiment: &Experiment, options: &RunOptions) -> Result<Self> {
         let data = &experiment.data;
-        Self::open(experiment, &data.test, vec![], data.test_samples, options)
+        Self::open(experiment, &data.test, data.test_augment.clone(), data.test_samples, options)
     }
 
     fn open(
@@ -228,13 +228,28 @@ impl Split {
 /// Puts a batch on the device, in buffers that are used again.
 #[derive(Debug)]
 pub struct Upload<B: Backend> {
+    signal: Signal,
     activity: Activity<B>,
 }
 
 impl<B: Backend> Upload<B> {
-    /// No batch yet.
-    pub fn new(device: &B) -> Self {
-        Self { activity: Activity::Spikes(device.spikes()) }
+    /// No batch yet; `signal` is what the pipeline gives for a sample.
+    pub fn new(device: &B, signal: Signal) -> Self {
+        Self { signal, activity: Activity::Spikes(device.spikes()) }
+    }
+
+    /// The activity of a kind as a tensor of the given axes, with the host's values.
+    fn dense(&mut self, device: &B, kind: Kind, shape: &[usize], host: &[f32]) -> Result<()> {
+        if self.activity.kind() != kind {
+            let empty = Tensor::zeros(device, &[0])?;
+            self.activity = if kind == Kind::Values { Activity::Values(empty) } else { Activity::Sequence(empty) };
+        }
+        if let Activity::Values(x) | Activity::Sequence(x) = &mut self.activity {
+            x.resize(device, shape)?;
+            let lifted: Vec<B::Real> = host.iter().map(|&v| B::Real::lit(v.into())).collect();
+            device.upload(&lifted, &mut x.data)?;
+        }
+        Ok(())
     }
 
     /// Copies the input of a batch.
@@ -253,15 +268,11 @@ impl<B: Backend> Upload<B> {
                 }
             }
             Input::Values(host) => {
-                if self.activity.kind() != Kind::Values {
-                    self.activity = Activity::Values(Tensor::zeros(device, &[0])?);
-                }
-                if let Activity::Values(values) = &mut self.activity {
-                    let samples = batch.labels.len();
-                    values.resize(device, &[samples, host.len() / samples.max(1)])?;
-                    let lifted: Vec<B::Real> = host.iter().map(|&v| B::Real::lit(v.into())).collect();
-                    device.upload(&lifted, &mut values.data)?;
-                }
+                self.dense(device, Kind::Values, &[batch.labels.len(), self.signal.width()], host)?;
+            }
+            Input::Sequence(host) => {
+                let shape = [batch.labels.len(), self.signal.steps, self.signal.width()];
+                self.dense(device, Kind::Sequence, &shape, host)?;
             }
         }
         Ok(&self.activity)
@@ -274,25 +285,122 @@ fn hidden_spikes<B: Backend>(device: &B, stack: &Stack<B>) -> Result<Vec<u64>> {
     spikes.map(|s| Ok(device.events_per_sample(s)?.into_iter().map(u64::from).sum())).collect()
 }
 
+/// The logits of a batch in evaluation: the mean over several passes, which differ where neurons fire at random.
+#[derive(Debug)]
+pub struct MeanLogits<B: Backend> {
+    draws: u32,
+    mean: Activity<B>,
+}
+
+impl<B: Backend> MeanLogits<B> {
+    /// The mean over `draws` passes, at least one.
+    ///
+    /// # Errors
+    ///
+    /// If the device has no memory left.
+    pub fn new(device: &B, draws: u32) -> Result<Self> {
+        Ok(Self { draws: draws.max(1), mean: Activity::Values(Tensor::zeros(device, &[0])?) })
+    }
+
+    /// Runs the model on batch `index`; `after` sees it after each pass.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails.
+    pub fn run(
+        &mut self,
+        device: &B,
+        stack: &mut Stack<B>,
+        input: &Activity<B>,
+        index: usize,
+        mut after: impl FnMut(&Stack<B>) -> Result<()>,
+    ) -> Result<&Activity<B>> {
+        for draw in 0..self.draws {
+            stack.forward(device, input, Pass::evaluate(index as u32 * self.draws + draw))?;
+            after(stack)?;
+            let logits = stack.output().values("the mean over passes")?;
+            if let Activity::Values(mean) = &mut self.mean {
+                mean.resize(device, &logits.shape)?;
+                if draw == 0 {
+                    device.fill(&mut mean.data, B::Real::ZERO)?;
+                }
+                device.add_scaled(1.0 / f64::from(self.draws), &logits.data, &mut mean.data)?;
+            }
+        }
+        Ok(&self.mean)
+    }
+}
+
+/// The penalty on firing rates: its value, and its gradient on every spike and every recurrent spike.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct RatePenalty {
+    /// What it adds to the loss.
+    pub value: f64,
+    /// On every hidden spike.
+    pub on_spikes: f64,
+    /// On every spike that a layer sent to itself.
+    pub on_recurrent: f64,
+}
+
+impl RatePenalty {
+    /// The penalty of the last forward pass.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails.
+    pub fn of<B: Backend>(device: &B, stack: &Stack<B>, config: &RateConfig) -> Result<Self> {
+        let own: Vec<_> = stack.layers().filter_map(|l| l.spikes()).collect();
+        let recurrent: Vec<_> = stack.layers().filter_map(|l| l.recurrent_spikes()).collect();
+        let (first, on_spikes) = Self::hinge(device, &own, config.limit)?;
+        let (second, on_recurrent) = Self::hinge(device, &recurrent, config.recurrent_limit)?;
+        Ok(Self { value: first + second, on_spikes, on_recurrent })
+    }
+
+    /// The square of what the sum of all rates has above the limit, and its derivative by a spike.
+    fn hinge<B: Backend>(device: &B, layers: &[&B::Spikes], limit: f64) -> Result<(f64, f64)> {
+        if limit == 0.0 {
+            return Ok((0.0, 0.0));
+        }
+        let (mut rates, mut neurons, mut rows) = (0.0, 0, 0);
+        for spikes in layers {
+            let lanes = device.spike_lanes(spikes);
+            let events: u64 = device.events_per_sample(spikes)?.into_iter().map(u64::from).sum();
+            (neurons, rows) = (neurons + lanes.width, lanes.rows());
+            rates += events as f64 / lanes.rows().max(1) as f64;
+        }
+        let excess = (rates - limit * neurons as f64).max(0.0);
+        Ok((excess * excess, 2.0 * excess / rows.max(1) as f64))
+    }
+}
+
 /// Runs a model over a split without training.
 ///
 /// # Errors
 ///
 /// If the data or the device fails.
-pub fn evaluate<B: Backend>(device: &B, stack: &mut Stack<B>, split: &Split, batch: usize) -> Result<Evaluation> {
+pub fn evaluate<B: Backend>(
+    device: &B,
+    stack: &mut Stack<B>,
+    split: &Split,
+    config: &TrainConfig,
+) -> Result<Evaluation> {
     let mut scores = Scores::default();
     let mut spikes: Vec<u64> = Vec::new();
-    let mut upload = Upload::new(device);
+    let mut upload = Upload::new(device, split.pipeline.signal());
     let mut loss = CrossEntropy::new(device)?;
-    for next in split.loader(LoaderOptions { batch, ..LoaderOptions::default() })? {
+    let mut logits = MeanLogits::new(device, config.evaluate_draws)?;
+    for next in split.loader(LoaderOptions { batch: config.batch, ..LoaderOptions::default() })? {
         let next = next?;
-        stack.forward(device, upload.batch(device, &next)?, Mode::Evaluate)?;
-        scores.add(loss.forward(device, stack.output(), &next.labels)?);
-        let layers = hidden_spikes(device, stack)?;
-        spikes.resize(layers.len(), 0);
-        spikes.iter_mut().zip(layers).for_each(|(sum, n)| *sum += n);
+        let input = upload.batch(device, &next)?;
+        let logits = logits.run(device, stack, input, next.index, |stack| {
+            let layers = hidden_spikes(device, stack)?;
+            spikes.resize(layers.len(), 0);
+            spikes.iter_mut().zip(layers).for_each(|(sum, n)| *sum += n);
+            Ok(())
+        })?;
+        scores.add(loss.forward(device, logits, &next.labels)?);
     }
-    let per_sample = |n: u64| n as f64 / scores.samples.max(1) as f64;
+    let per_sample = |n: u64| n as f64 / (scores.samples.max(1) * config.evaluate_draws.max(1) as usize) as f64;
     Ok(Evaluation {
         samples: scores.samples,
         accuracy: scores.accuracy(),
@@ -392,7 +500,7 @@ pub fn run<B: Backend>(
         log.write(&LogLine::Run { info: &info, experiment: &text })?;
     }
     let mut session = Session {
-        upload: Upload::new(device),
+        upload: Upload::new(device, train.pipeline.signal()),
         loss: CrossEntropy::new(device)?,
         best: None,
         device,
@@ -491,8 +599,13 @@ impl<B: Backend> Session<'_, B> {
         let config = &self.experiment.train;
         let start = Instant::now();
         let input = self.upload.batch(device, batch)?;
-        self.stack.forward(device, input, Mode::Train)?;
-        let scores = self.loss.forward(device, self.stack.output(), &batch.labels)?;
+        self.stack.forward(device, input, Pass::train(self.optimiser.step() as u32))?;
+        let mut scores = self.loss.forward(device, self.stack.output(), &batch.labels)?;
+        if config.rates != RateConfig::default() {
+            let penalty = RatePenalty::of(device, &self.stack, &config.rates)?;
+            scores.loss_sum += penalty.value * scores.samples as f64;
+            self.stack.set_rate_gradient(penalty.on_spikes, penalty.on_recurrent);
+        }
         let spikes: u64 = hidden_spikes(device, &self.stack)?.into_iter().sum();
         clock.forward += start.elapsed().as_secs_f64();
         if !scores.loss_sum.is_finite() {
@@ -540,7 +653,7 @@ impl<B: Backend> Session<'_, B> {
         let scores = sums.scores();
         let every = config.evaluate_every;
         let wanted = every > 0 && finished.is_multiple_of(every) && finished < config.epochs;
-        let test = if wanted { Some(evaluate(self.device, &mut self.stack, &self.test, config.batch)?) } else { None };
+        let test = if wanted { Some(evaluate(self.device, &mut self.stack, &self.test, config)?) } else { None };
         let record = EpochRecord {
             epoch: finished,
             loss: scores.loss(),
@@ -607,7 +720,7 @@ impl<B: Backend> Session<'_, B> {
         if config.keep == Keep::BestTrainingLoss && self.progress.best_loss.is_some() {
             self.load_best()?;
         }
-        let test = evaluate(self.device, &mut self.stack, &self.test, config.batch)?;
+        let test = evaluate(self.device, &mut self.stack, &self.test, config)?;
         if let Some(out) = &self.options.out {
             let text = self.experiment.to_toml();
             checkpoint::save_model(self.device, &out.join("model.safetensors"), &self.stack, &text)?;

@@ -7,7 +7,7 @@
 use snn_core::backend::{LinAlg, SpikeMemory};
 use snn_core::reference::Reference;
 use snn_core::testkit::Inputs;
-use snn_core::{Activity, Backend, Dual, Kind, Lanes, Map, Mode, Real, Signal, Spikes, Tensor};
+use snn_core::{Activity, Backend, Dual, Kind, Lanes, Map, Pass, Real, Signal, Spikes, Tensor};
 use snn_train::config::ModelConfig;
 use snn_train::losses::CrossEntropy;
 use snn_train::{Experiment, Stack};
@@ -61,7 +61,7 @@ fn check(name: &str, model: &ModelConfig, signal: Signal, density: f32) -> (u64,
     }
     let activity = input.activity(&plain, BATCH);
     let mut loss = CrossEntropy::new(&plain).unwrap();
-    stack.forward(&plain, &activity, Mode::Train).unwrap();
+    stack.forward(&plain, &activity, Pass::train(0)).unwrap();
     loss.forward(&plain, stack.output(), &labels).unwrap();
     stack.backward(&plain, &activity, &loss.grad).unwrap();
     let spikes = stack.layers().filter_map(|l| l.spikes());
@@ -84,7 +84,7 @@ fn check(name: &str, model: &ModelConfig, signal: Signal, density: f32) -> (u64,
             }
         }
         let activity = input.activity(&dual, BATCH);
-        twin.forward(&dual, &activity, Mode::Train).unwrap();
+        twin.forward(&dual, &activity, Pass::train(0)).unwrap();
         let logits = &twin.output().values("test").unwrap().data;
         let (mut losses, mut grad) = (vec![Dual::ZERO; BATCH], vec![Dual::ZERO; BATCH * CLASSES]);
         dual.softmax_cross_entropy(CLASSES, logits, &labels.to_vec(), &mut losses, &mut grad).unwrap();
@@ -145,7 +145,7 @@ fn skip_connections_and_shared_decays_have_exact_gradients() {
         let text = format!(
             "model = {{ layers = [{{ kind = 'dense', width = 6, {shared}, {WIDE} }}, \
              {{ kind = 'dense', width = 6, skip = true, {shared}, {WIDE} }}, \
-             {{ kind = 'dense', width = 6, skip = true, {shared}, {WIDE} }}], readout = {{ shared_beta = true }} }}"
+             {{ kind = 'dense', width = 6, skip = true, {shared}, {WIDE} }}], readout = {{ neuron = {{ model = 'integrator', shared_beta = true }} }} }}"
         );
         check_lively(&format!("skip {neuron}"), &model(&text), Signal::flat(Kind::Spikes, 8, 6), 0.3);
     }
@@ -174,4 +174,58 @@ fn convolutional_models_have_exact_gradients() {
         let image = Signal { kind: Kind::Values, ..maps };
         check_lively(&format!("constant current {neuron}"), &model(&text), image, 0.0);
     }
+}
+
+/// Filtered neurons with everything learned; small time constants, so that short sequences show all of the filters.
+fn filtered_model(neuron: &str, reduce: &str) -> ModelConfig {
+    let filter = "filter = { tau_mem = 4.0, tau_syn = 3.0, learn_tau = true }";
+    let layer = |width: usize, each: &str| {
+        format!("{{ kind = 'dense', width = {width}, neuron = {{ {neuron}, {filter}{each} }}, {WIDE} }}")
+    };
+    let each = if neuron.contains("threshold") { "" } else { ", learn_threshold = true" };
+    model(&format!(
+        "model = {{ layers = [{}, {}], readout = {{ reduce = '{reduce}', neuron = {{ model = 'filter', \
+         tau_mem = [3.0, 4.0, 5.0, 6.0], tau_syn = 2.0, learn_tau = true }} }} }}",
+        layer(7, each),
+        layer(5, each)
+    ))
+}
+
+#[test]
+fn parallel_models_of_every_mode_have_exact_gradients() {
+    let signal = Signal::flat(Kind::Spikes, 11, 6);
+    for (i, mode) in snn_core::neurons::paralif::FiringMode::ALL.iter().enumerate() {
+        let reduce = ["mean", "last", "softmax-sum", "max", "sum"][i % 5];
+        for recurrent in ["none", "spike", "relu"] {
+            let low = if mode.is_stochastic() { "" } else { ", threshold = 0.05" };
+            let neuron = format!("model = 'paralif', mode = '{mode}', recurrent = '{recurrent}'{low}");
+            let name = format!("{mode} {recurrent} {reduce}");
+            let (spikes, dead) = check(&name, &filtered_model(&neuron, reduce), signal, 0.4);
+            assert!(spikes > 0 && dead.is_empty(), "{name}: {spikes} spikes, no gradient on {dead:?}");
+        }
+    }
+}
+
+#[test]
+fn current_based_models_have_exact_gradients() {
+    let signal = Signal::flat(Kind::Spikes, 11, 6);
+    for recurrent in ["none", "spike", "relu"] {
+        for refractory in [0, 3] {
+            let options = format!("recurrent = '{recurrent}', refractory = {refractory}");
+            let surrogate = "surrogate = { kind = 'arctan', alpha = 2.0 }, threshold = 0.3, learn_threshold = true";
+            let neuron = format!("model = 'cuba', {options}, {surrogate}");
+            let name = format!("cuba {recurrent}, refractory {refractory}");
+            check_lively(&name, &filtered_model(&neuron, "mean"), signal, 0.5);
+        }
+    }
+}
+
+#[test]
+fn rectified_models_have_exact_gradients() {
+    let layer = format!("{{ kind = 'dense', width = 6, neuron = {{ model = 'relu' }}, {WIDE} }}");
+    let text = format!(
+        "model = {{ layers = [{layer}, {layer}], readout = {{ reduce = 'mean', neuron = {{ model = 'none' }} }} }}"
+    );
+    let (_, dead) = check("relu", &model(&text), Signal::flat(Kind::Spikes, 5, 6), 0.4);
+    assert!(dead.is_empty(), "no gradient on {dead:?}");
 }

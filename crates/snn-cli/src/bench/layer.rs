@@ -36,7 +36,7 @@ use serde_json::{Value, json};
 use snn_core::backend::{Gemm, LinAlg, Memory};
 use snn_core::neurons::block::BlockNeuron;
 use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
-use snn_core::{Activity, Kind, Lanes, Layer, Mode, Signal, Spikes, Tensor};
+use snn_core::{Activity, Kind, Lanes, Layer, Pass, Signal, Spikes, Tensor};
 use snn_cpu::Cpu;
 use snn_cpu::limits::Limits;
 use snn_cpu::published::{
@@ -252,7 +252,7 @@ impl Timed for Fused {
         for i in 0..self.layers.len() {
             let (before, rest) = self.layers.split_at_mut(i);
             let input = before.last().map_or(&self.input, Layer::output);
-            rest[0].forward(cpu, input, Mode::Train)?;
+            rest[0].forward(cpu, input, Pass::train(0))?;
         }
         Ok(cpu.synchronise()?)
     }

@@ -4,10 +4,10 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use snn_core::{Mode, Real};
+use snn_core::Real;
 use snn_cpu::Cpu;
 use snn_data::{Loader, LoaderOptions};
-use snn_train::trainer::{RunOptions, Split, Upload, build_model, evaluate};
+use snn_train::trainer::{MeanLogits, RunOptions, Split, Upload, build_model, evaluate};
 use snn_train::{Experiment, Stack, checkpoint};
 
 use super::apply;
@@ -40,7 +40,7 @@ fn load(args: &Eval) -> Result<Loaded> {
 
 pub(crate) fn run(args: &Eval) -> Result<()> {
     let mut m = load(args)?;
-    let result = evaluate(&m.device, &mut m.stack, &m.split, m.experiment.train.batch)?;
+    let result = evaluate(&m.device, &mut m.stack, &m.split, &m.experiment.train)?;
     let label = m.split.source.label();
     if args.json {
         return console::json(&serde_json::json!({
@@ -71,13 +71,15 @@ pub(crate) fn predict(args: &Predict) -> Result<()> {
     let mut text = BufWriter::new(Vec::new());
     let names = m.split.source.class_names();
     writeln!(text, "sample,label,predicted,correct,confidence,{}", quoted(names))?;
-    let mut upload = Upload::new(&m.device);
+    let mut upload = Upload::new(&m.device, m.split.pipeline.signal());
+    let mut passes = MeanLogits::new(&m.device, m.experiment.train.evaluate_draws)?;
     let limit = Some(m.split.len());
     let options = LoaderOptions { batch: m.experiment.train.batch, limit, ..LoaderOptions::default() };
     for batch in Loader::new(m.split.source.clone(), m.split.pipeline.clone(), options)? {
         let batch = batch?;
-        m.stack.forward(&m.device, upload.batch(&m.device, &batch)?, Mode::Evaluate)?;
-        let logits = &m.stack.output().values("predict")?.data;
+        let input = upload.batch(&m.device, &batch)?;
+        let logits = passes.run(&m.device, &mut m.stack, input, batch.index, |_| Ok(()))?;
+        let logits = &logits.values("predict")?.data;
         let rows = logits.chunks(logits.len() / batch.labels.len().max(1));
         for ((sample, label), row) in batch.samples.iter().zip(&batch.labels).zip(rows) {
             let predicted = snn_train::losses::argmax(row);

@@ -2,7 +2,10 @@
 //! and the numbers; none believes a length before the bytes are there.
 
 pub mod cifar;
+pub mod dvs;
 pub mod emnist;
 pub mod idx;
 pub mod nmnist;
+pub mod npy;
+pub mod ntidigits;
 pub mod shd;

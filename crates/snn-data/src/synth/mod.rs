@@ -3,6 +3,7 @@
 //! | name | samples are | imitates |
 //! |---|---|---|
 //! | `yinyang` | vectors of 4 | nothing: it is the published set, bit for bit |
+//! | `yinyang-paralif` | vectors of 4 | nothing either: other seeds |
 //! | `randman` | events of 100 units | the random manifolds of Zenke & Vogels 2021 |
 //! | `synthetic-poisson` | spikes | the input of the published speed benchmarks |
 //! | `spoken-digits` | events of 700 units | SHD |
@@ -72,6 +73,13 @@ pub fn all() -> &'static [Generated] {
             label: None,
             samples: [20_000, 10_000],
             make: yinyang::source,
+        },
+        Generated {
+            name: "yinyang-paralif",
+            title: "Yin-Yang (Kriener, Göltz, Petrovici 2022), as the authors of ParaLIF generate it",
+            label: None,
+            samples: [5_000, 1_000],
+            make: yinyang::paralif,
         },
         Generated {
             name: "randman",

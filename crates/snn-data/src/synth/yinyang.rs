@@ -3,7 +3,7 @@
 //! A point of the square `[0, 2 r_big]^2` with `r_big = 0.5` belongs to the yin (0), the yang (1) or one of the two dots
 //! (2, `r_small = 0.1`). A class is drawn first, then points until one is of that class. The input is
 //! `(x, y, 1 - x, 1 - y)`. The random numbers are those of a Mersenne twister with the legacy rules of NumPy's
-//! `RandomState`; the training split has seed 42, the test split seed 0.
+//! `RandomState`; the training split has seed 42, the test split seed 0, and 40 as the authors of ParaLIF take it.
 
 use std::sync::Arc;
 
@@ -54,10 +54,19 @@ fn class(x: f64, y: f64) -> u32 {
 
 /// The split that `recipe` describes.
 pub(crate) fn source(recipe: Recipe) -> Result<Arc<dyn Source>> {
-    let own = if recipe.train { 42 } else { 0 };
+    Ok(split("yinyang", recipe, 0))
+}
+
+/// As [`source`], with the seeds of ParaLIF.
+pub(crate) fn paralif(recipe: Recipe) -> Result<Arc<dyn Source>> {
+    Ok(split("yinyang-paralif", recipe, 40))
+}
+
+fn split(set: &str, recipe: Recipe, test_seed: u32) -> Arc<dyn Source> {
+    let own = if recipe.train { 42 } else { test_seed };
     let seed = recipe.seed.map_or(own, |s| s as u32);
     let names = ["yin", "yang", "dot"].map(str::to_owned).to_vec();
-    let mut set = InMemory::empty(&recipe.name("yinyang"), SourceKind::Vectors(4), names);
+    let mut set = InMemory::empty(&recipe.name(set), SourceKind::Vectors(4), names);
     let mut sample = Sample::default();
     let (inputs, labels) = samples(seed, recipe.samples);
     for (x, label) in inputs.iter().zip(labels) {
@@ -66,7 +75,7 @@ pub(crate) fn source(recipe: Recipe) -> Result<Arc<dyn Source>> {
         sample.label = label;
         set.push(&sample);
     }
-    Ok(Arc::new(set))
+    Arc::new(set)
 }
 
 /// MT19937, seeded as NumPy's legacy `RandomState(seed)` does.

@@ -1,7 +1,8 @@
 //! Augmentation of training samples.
 //!
 //! Images are real values in channel-last maps; the order of the list is the order of work. Event times are changed
-//! before they are binned: all events of a sample are stretched by one factor, then each is jittered.
+//! before they are binned: all events of a sample are stretched by one factor, then each is jittered. Binned events are
+//! changed after that, again in the order of the list; see [`raster`].
 
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use snn_core::random::Stream;
 
 use crate::error::{Error, Result};
 use crate::source::SourceKind;
+use crate::transforms::raster::{self, Affine, Events, FlipWork};
 
 /// One step of augmentation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,6 +58,37 @@ pub enum Augment {
         /// Probability that anything happens.
         prob: f32,
     },
+    /// A rectangle of an image filled with 0: its share of the area uniform in `[low, high]`, its sides up to 1 : 3.3.
+    Erase {
+        /// Probability that anything happens.
+        prob: f32,
+        /// Smallest share of the area, in `[0, 1]`.
+        low: f32,
+        /// Largest share of the area, in `[low, 1]`.
+        high: f32,
+    },
+    /// Binned events as an image `[T, N]` of the sample's own length, moved along N and scaled about its centre.
+    ///
+    /// The move is uniform in `[-shift N, shift N]` inputs, rounded half to even; the factor, for both axes, uniform in
+    /// `[1 - scale, 1 + scale]`. Enlarging repeats events, shrinking loses some; see [`raster::Affine`].
+    ///
+    /// Events of a sensor move by up to `shift` of its height and of its width instead, and nothing is scaled:
+    /// neither space nor time, so `scale` must be 0.
+    Affine {
+        /// Largest move as a share of the inputs, in `[0, 1]`.
+        shift: f32,
+        /// Largest change of scale, in `[0, 0.99]`.
+        #[serde(default)]
+        scale: f32,
+    },
+    /// Every entry of a sample's binned `[T, N]` image flips with probability `mean / 10^(snr_db / 20)`, where the mean is
+    /// that of the image: 0 becomes 1, any count becomes 0.
+    ///
+    /// The draws are those of noise, a function of seed, epoch and sample. This is also how robustness is tested.
+    FlipNoise {
+        /// Ratio of signal to noise in decibels, the power of the signal taken as the square of the mean.
+        snr_db: f32,
+    },
 }
 
 impl Augment {
@@ -69,10 +102,14 @@ impl Augment {
             Self::Noise { .. } => "noise",
             Self::Jitter { .. } => "jitter",
             Self::Stretch { .. } => "stretch",
+            Self::Erase { .. } => "erase",
+            Self::Affine { .. } => "affine",
+            Self::FlipNoise { .. } => "flip-noise",
         }
     }
 
-    pub(crate) fn check(&self, kind: SourceKind) -> Result<()> {
+    /// Checks that the step is one for samples of `kind` whose encoded steps form `map`.
+    pub(crate) fn check(&self, kind: SourceKind, map: Map) -> Result<()> {
         let what = |name: &str| format!("augmentation {}{name}", self.name());
         let bound = |name: &str, value: f32, low: f32, high: f32| {
             if (low..=high).contains(&value) {
@@ -82,10 +119,16 @@ impl Augment {
         };
         let (images, events) = (matches!(kind, SourceKind::Images(_)), matches!(kind, SourceKind::Events { .. }));
         match *self {
-            Self::Jitter { .. } | Self::Stretch { .. } if !events => {
+            Self::Jitter { .. } | Self::Stretch { .. } | Self::Affine { .. } | Self::FlipNoise { .. } if !events => {
                 Err(Error::config(what(""), kind.to_string(), "events"))
             }
-            Self::Perspective { .. } | Self::Flip { .. } | Self::Crop { .. } | Self::Noise { .. } if !images => {
+            Self::Perspective { .. }
+            | Self::Flip { .. }
+            | Self::Crop { .. }
+            | Self::Noise { .. }
+            | Self::Erase { .. }
+                if !images =>
+            {
                 Err(Error::config(what(""), kind.to_string(), "images"))
             }
             Self::Perspective { distortion, prob } => {
@@ -98,6 +141,14 @@ impl Augment {
             Self::Stretch { low, high, prob } => {
                 bound("low", low, 1e-3, 1e3).and(bound("high", high, low, 1e3)).and(bound("prob", prob, 0.0, 1.0))
             }
+            Self::Erase { prob, low, high } => {
+                bound("prob", prob, 0.0, 1.0).and(bound("low", low, 0.0, 1.0)).and(bound("high", high, low, 1.0))
+            }
+            Self::Affine { scale, .. } if is_sensor(map) && scale != 0.0 => {
+                Err(Error::config(what(": scale"), format!("{scale} for a sensor {map}"), "0, which only moves"))
+            }
+            Self::Affine { shift, scale } => bound("shift", shift, 0.0, 1.0).and(bound("scale", scale, 0.0, 0.99)),
+            Self::FlipNoise { snr_db } => bound("snr_db", snr_db, -200.0, 200.0),
         }
     }
 
@@ -144,8 +195,98 @@ impl Augment {
                     *x = (*x + sigma * normal).clamp(0.0, 1.0);
                 }
             }
-            Self::Jitter { .. } | Self::Stretch { .. } => {}
+            Self::Erase { prob, low, high } => {
+                if random.unit() < prob {
+                    erase(map, image, (low, high), random);
+                }
+            }
+            Self::Jitter { .. } | Self::Stretch { .. } | Self::Affine { .. } | Self::FlipNoise { .. } => {}
         }
+    }
+
+    /// Changes the binned events of a sample, which has `steps` steps of inputs `map`; `work` is memory to work in.
+    ///
+    /// Steps for images and for event times leave them alone.
+    pub(crate) fn apply_events(
+        &self,
+        (steps, map): (usize, Map),
+        events: &mut Events,
+        work: &mut RasterWork,
+        (random, noise): (&mut Stream, &mut Stream),
+    ) {
+        match *self {
+            Self::Affine { shift, scale } => {
+                let drawn = Draw::new((shift, scale), map, random);
+                if is_sensor(map) {
+                    raster::shift_sensor(map, (drawn.down, drawn.right), events, &mut work.table);
+                } else {
+                    work.affine.set(steps, map.len(), drawn.right as f64, drawn.scale);
+                    work.affine.apply(events, &mut work.out);
+                    std::mem::swap(events, &mut work.out);
+                }
+            }
+            Self::FlipNoise { snr_db } => {
+                let probability = raster::flip_probability(events.len(), steps * map.len(), snr_db.into());
+                raster::flip((steps, map.len()), probability, events, noise, &mut work.flip);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether the inputs lie on a sensor and not in a row.
+fn is_sensor(map: Map) -> bool {
+    map.height * map.width > 1
+}
+
+/// Memory that changes of binned events need.
+#[derive(Debug, Default)]
+pub(crate) struct RasterWork {
+    affine: Affine,
+    out: Events,
+    table: Vec<u32>,
+    flip: FlipWork,
+}
+
+/// What [`Augment::Affine`] does to one sample.
+struct Draw {
+    /// Inputs, or columns of a sensor.
+    right: i64,
+    /// Rows of a sensor.
+    down: i64,
+    scale: f64,
+}
+
+impl Draw {
+    /// Four uniform numbers in the order of the published code: angle, which is always 0, move along the width, move
+    /// along the height, scale.
+    fn new((shift, scale): (f32, f32), map: Map, random: &mut Stream) -> Self {
+        let mut within = |most: f64| most * (2.0 * f64::from(random.unit()) - 1.0);
+        let (wide, high) = if is_sensor(map) { (map.width, map.height) } else { (map.len(), 0) };
+        let shift = f64::from(shift);
+        within(0.0);
+        let right = within(shift * wide as f64).round_ties_even() as i64;
+        let down = within(shift * high as f64).round_ties_even() as i64;
+        Self { right, down, scale: 1.0 + within(scale.into()) }
+    }
+}
+
+/// Fills a random rectangle with zeros; nothing happens if ten draws give none that fits.
+fn erase(map: Map, image: &mut [f32], (low, high): (f32, f32), random: &mut Stream) {
+    const MOST_LOG_RATIO: f32 = 1.194; // ln 3.3
+    for _ in 0..10 {
+        let area = (map.height * map.width) as f32 * (low + (high - low) * random.unit());
+        let ratio = (MOST_LOG_RATIO * (2.0 * random.unit() - 1.0)).exp();
+        let (rows, columns) = ((area * ratio).sqrt().round() as usize, (area / ratio).sqrt().round() as usize);
+        if rows > map.height || columns > map.width {
+            continue;
+        }
+        let top = random.below((map.height - rows + 1) as u32) as usize;
+        let left = random.below((map.width - columns + 1) as u32) as usize;
+        for row in image.chunks_exact_mut(map.width * map.channels).skip(top).take(rows) {
+            row[left * map.channels..(left + columns) * map.channels].fill(0.0);
+        }
+        return;
     }
 }
 
@@ -279,8 +420,14 @@ impl TimeWarp {
         self.factor == 1.0 && self.sigma_s == 0.0
     }
 
+    /// Puts the changed times of all events into `out`.
+    pub(crate) fn apply_all(&self, times_s: &[f32], out: &mut Vec<f32>, random: &mut Stream) {
+        out.clear();
+        out.extend(times_s.iter().map(|&time| self.apply(time, random)));
+    }
+
     /// The changed time of one event; NaN, which no bin takes, for one that was moved before the start.
-    pub(crate) fn apply(&self, time_s: f32, random: &mut Stream) -> f32 {
+    fn apply(&self, time_s: f32, random: &mut Stream) -> f32 {
         let mut time = time_s * self.factor;
         if self.sigma_s > 0.0 {
             let normal: f32 = StandardNormal.sample(random);
@@ -386,6 +533,68 @@ mod tests {
             total += (image.iter().map(|x| (x - 0.5).powi(2)).sum::<f32>() / 1e4).sqrt();
         }
         assert!((0.03..0.07).contains(&(total / 20.0)), "mean deviation {}", total / 20.0);
+    }
+
+    #[test]
+    fn configurations_read_back_and_misfits_are_refused_with_numbers() {
+        let read = |text: &str| toml::from_str::<Augment>(text);
+        let affine = read("kind = \"affine\"\nshift = 0.05\nscale = 0.15").unwrap();
+        assert_eq!(affine, Augment::Affine { shift: 0.05, scale: 0.15 });
+        let noise = read("kind = \"flip-noise\"\nsnr_db = 10.0").unwrap();
+        assert_eq!(noise, Augment::FlipNoise { snr_db: 10.0 });
+        let erase = read("kind = \"erase\"\nprob = 0.1\nlow = 0.02\nhigh = 0.4").unwrap();
+        assert_eq!(erase, Augment::Erase { prob: 0.1, low: 0.02, high: 0.4 });
+        assert!(read("kind = \"affine\"\nshift = 0.05\nangle = 3").is_err());
+
+        let events = |sensor| SourceKind::Events { units: 8, sensor };
+        let (row, map) = (Map::new(1, 1, 8), Map::new(2, 2, 2));
+        assert!([&affine, &noise].iter().all(|a| a.check(events(None), row).is_ok()));
+        assert!(Augment::Affine { shift: 0.1, scale: 0.0 }.check(events(Some(map)), map).is_ok());
+        for (step, kind, map, want) in [
+            (affine, events(Some(map)), map, "augmentation affine: scale: 0.15 for a sensor 2x2x2, expected 0"),
+            (Augment::Affine { shift: 1.5, scale: 0.0 }, events(None), row, "affine: shift: 1.5, expected 0..=1"),
+            (Augment::Affine { shift: 0.1, scale: 1.0 }, events(None), row, "affine: scale: 1, expected 0..=0.99"),
+            (Augment::FlipNoise { snr_db: f32::NAN }, events(None), row, "snr_db: NaN, expected -200..=200"),
+            (noise, SourceKind::Images(map), map, "augmentation flip-noise: images 2x2x2, expected events"),
+            (erase, events(None), row, "augmentation erase: events of 8 units, expected images"),
+        ] {
+            let got = step.check(kind, map).unwrap_err().to_string();
+            assert!(got.contains(want), "{got} is not {want}");
+        }
+    }
+
+    #[test]
+    fn erased_rectangle_has_the_share_asked_for() {
+        let (map, mut spare) = (Map::new(40, 30, 2), Vec::new());
+        for sample in 0..200 {
+            let mut image = vec![1.0; map.len()];
+            Augment::Erase { prob: 1.0, low: 0.1, high: 0.2 }.apply(map, &mut image, &mut spare, &mut stream(sample));
+            let gone: Vec<usize> = (0..map.len()).filter(|&i| image[i] == 0.0).collect();
+            // Rounding the sides changes the area by a few pixels.
+            assert!((100..280).contains(&(gone.len() / 2)), "{}", gone.len());
+            let columns: std::collections::BTreeSet<_> = gone.iter().map(|i| i % 60).collect();
+            let rows: std::collections::BTreeSet<_> = gone.iter().map(|i| i / 60).collect();
+            assert_eq!(columns.len() * rows.len(), gone.len(), "a full rectangle, all channels");
+        }
+        let mut image = vec![1.0; map.len()];
+        Augment::Erase { prob: 1.0, low: 1.0, high: 1.0 }.apply(map, &mut image, &mut spare, &mut stream(0));
+        Augment::Erase { prob: 0.0, low: 0.5, high: 0.5 }.apply(map, &mut image, &mut spare, &mut stream(0));
+        assert_eq!(image.len(), map.len());
+    }
+
+    #[test]
+    fn moves_and_scales_stay_within_their_bounds() {
+        let (mut right, mut down, mut scale) = (0, 0, 0.0_f64);
+        for sample in 0..2000 {
+            let flat = Draw::new((0.1, 0.3), Map::new(1, 1, 700), &mut stream(sample));
+            assert_eq!(flat.down, 0);
+            right = right.max(flat.right.abs());
+            scale = scale.max((flat.scale - 1.0).abs());
+            let sensor = Draw::new((0.1, 0.0), Map::new(30, 50, 2), &mut stream(sample));
+            assert!(sensor.right.abs() <= 5 && sensor.scale == 1.0);
+            down = down.max(sensor.down.abs());
+        }
+        assert!((69..=70).contains(&right) && down == 3 && (0.29..=0.3001).contains(&scale), "{right} {down} {scale}");
     }
 
     #[test]

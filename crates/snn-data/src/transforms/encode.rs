@@ -5,6 +5,14 @@ use snn_core::Map;
 
 use crate::error::{Error, Result};
 use crate::source::SourceKind;
+use crate::transforms::bins::{Choice, Clock, Cut, Rule};
+
+/// The longest step in milliseconds; no recording is that long.
+const MOST_DT_MS: f32 = 1e6;
+/// The most input units.
+const MOST_UNITS: usize = 1 << 28;
+/// The most steps.
+const MOST_STEPS: usize = 1 << 20;
 
 /// How a sample becomes input over time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +34,69 @@ pub enum Encode {
         #[serde(default)]
         units: usize,
     },
+    /// Events counted in windows of `dt_ms`, as many as the sample has: sequences of different lengths, right-aligned.
+    ///
+    /// A sample has one step more than its largest bin, and one step if it has no event. A batch has as many steps as its
+    /// longest sample; empty steps come before the others, so that all samples end together. The signal of a pipeline
+    /// gives the bound `steps`, [`snn_core::Spikes::lanes`] of a batch the number it has.
+    Align {
+        /// Most time steps; events in later bins are dropped.
+        steps: usize,
+        /// Length of a window in milliseconds.
+        dt_ms: f32,
+        /// The bin of an event: `floor` (default) or `ceil` of `time / window`.
+        #[serde(default)]
+        rule: Rule,
+        /// Divides in half precision, the one in which published files hold their times: time, window and quotient are
+        /// rounded to it. Single precision otherwise.
+        #[serde(default)]
+        half: bool,
+        /// Input units; a stored unit counts for unit modulo this. 0 or absent keeps all of them.
+        #[serde(default)]
+        units: usize,
+        /// Neighbouring units that are summed to one input, after folding; must divide their number.
+        #[serde(default = "one")]
+        group: usize,
+        /// Rows and columns that a sensor is resized to, each taking its nearest old one; 0 or absent for its own.
+        #[serde(default)]
+        side: usize,
+        /// The only channel (polarity) of a sensor whose events count; absent for all.
+        ///
+        /// Events of the others still say how long the sample is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        channel: Option<usize>,
+    },
+    /// The events of each sample cut into as many frames as there are steps, and counted.
+    Frames {
+        /// Time steps, T.
+        steps: usize,
+        /// Frames of equally many events (`number`, default) or of equal length (`time`).
+        #[serde(default)]
+        by: Cut,
+        /// Rows and columns that a sensor is resized to, each taking its nearest old one; 0 or absent for its own.
+        #[serde(default)]
+        side: usize,
+    },
+    /// Values in `[0, 1]` of images or vectors as the probability of a spike, drawn for each step and input.
+    ///
+    /// The draws are a function of `seed` and the sample's index: every epoch has the same.
+    Rate {
+        /// Time steps, T.
+        steps: usize,
+        /// Seed of the draws.
+        #[serde(default)]
+        seed: u64,
+    },
+    /// The columns of an image one after the other: T = W steps of H C values, row by row, normalised as in
+    /// [`Encode::Repeat`].
+    Columns {
+        /// Subtracted from each channel's values in `[0, 1]`; empty for no normalisation.
+        #[serde(default)]
+        mean: Vec<f32>,
+        /// Divides each channel after that.
+        #[serde(default)]
+        std: Vec<f32>,
+    },
     /// The values themselves as a current that is the same in every step, normalised first.
     ///
     /// Normalisation comes before augmentation: the zeros around a cropped image are the mean colour.
@@ -44,6 +115,10 @@ pub enum Encode {
     Ready,
 }
 
+fn one() -> usize {
+    1
+}
+
 /// Refuses keys beside the kind, which the derived code lets pass for variants without fields.
 fn no_keys<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
     #[derive(Deserialize)]
@@ -59,43 +134,108 @@ impl Encode {
         match self {
             Self::Latency { .. } => "latency",
             Self::Bin { .. } => "bin",
+            Self::Align { .. } => "align",
+            Self::Frames { .. } => "frames",
+            Self::Rate { .. } => "rate",
+            Self::Columns { .. } => "columns",
             Self::Repeat { .. } => "repeat",
             Self::Ready => "ready",
         }
     }
 
-    pub(crate) fn check(&self, kind: SourceKind) -> Result<()> {
-        let setting = |name: &str| format!("encoding {}: {name}", self.name());
-        match self {
-            &Self::Latency { steps } | &Self::Bin { steps, .. } | &Self::Repeat { steps, .. }
-                if steps == 0 || steps > 1 << 20 =>
-            {
-                Err(Error::config(setting("steps"), steps.to_string(), "1..=1048576"))
-            }
-            &Self::Bin { dt_ms, .. } if !(dt_ms > 0.0 && dt_ms.is_finite()) => {
-                Err(Error::config(setting("dt_ms"), dt_ms.to_string(), "a positive number of milliseconds"))
-            }
-            Self::Repeat { mean, std, .. } => {
-                let channels = match kind {
-                    SourceKind::Images(map) => map.channels,
-                    _ => 0,
-                };
-                if mean.len() != std.len() || !(mean.is_empty() || mean.len() == channels) {
-                    let got = format!("{} means, {} deviations", mean.len(), std.len());
-                    let want = format!("none, or one of each for all {channels} channels");
-                    return Err(Error::config(setting("mean, std"), got, want));
-                }
-                if std.iter().any(|s| !(*s > 0.0 && s.is_finite())) || mean.iter().any(|m| !m.is_finite()) {
-                    return Err(Error::config(
-                        setting("mean, std"),
-                        format!("{mean:?}, {std:?}"),
-                        "finite, std above 0",
-                    ));
-                }
-                Ok(())
-            }
-            _ => Ok(()),
+    /// How the recorded units become inputs, of the encodings of events.
+    pub(crate) fn choice(&self) -> Choice {
+        match *self {
+            Self::Bin { units, .. } => Choice { units, ..Choice::ALL },
+            Self::Align { units, group, side, channel, .. } => Choice { units, group, side, channel },
+            Self::Frames { side, .. } => Choice { side, ..Choice::ALL },
+            _ => Choice::ALL,
         }
+    }
+
+    pub(crate) fn check(&self, kind: SourceKind) -> Result<()> {
+        match *self {
+            Self::Latency { steps } | Self::Rate { steps, .. } => self.check_steps(steps),
+            Self::Frames { steps, .. } => self.check_steps(steps).and(self.check_inputs(kind)),
+            Self::Bin { steps, dt_ms, .. } => {
+                self.check_steps(steps).and(self.check_window(dt_ms, false)).and(self.check_inputs(kind))
+            }
+            Self::Align { steps, dt_ms, half, .. } => {
+                self.check_steps(steps).and(self.check_window(dt_ms, half)).and(self.check_inputs(kind))
+            }
+            Self::Repeat { steps, ref mean, ref std } => {
+                self.check_steps(steps).and(self.check_normalisation(mean, std, kind))
+            }
+            Self::Columns { ref mean, ref std } => self.check_normalisation(mean, std, kind),
+            Self::Ready => Ok(()),
+        }
+    }
+
+    /// An error in the setting `name`.
+    fn wrong(&self, name: &str, got: impl ToString, want: impl Into<String>) -> Error {
+        Error::config(format!("encoding {}: {name}", self.name()), got.to_string(), want)
+    }
+
+    fn check_steps(&self, steps: usize) -> Result<()> {
+        if (1..=MOST_STEPS).contains(&steps) { Ok(()) } else { Err(self.wrong("steps", steps, "1..=1048576")) }
+    }
+
+    fn check_window(&self, dt_ms: f32, half: bool) -> Result<()> {
+        if !(dt_ms > 0.0 && dt_ms <= MOST_DT_MS) {
+            return Err(self.wrong("dt_ms", dt_ms, format!("a positive number of milliseconds up to {MOST_DT_MS}")));
+        }
+        let window_s = Clock::new(dt_ms, Rule::Floor, half, 1).window_s();
+        if !window_s.is_normal() {
+            let want = "a window that does not round to nothing";
+            return Err(self.wrong("dt_ms", format!("{dt_ms}, which is {window_s} s when rounded"), want));
+        }
+        Ok(())
+    }
+
+    fn check_inputs(&self, kind: SourceKind) -> Result<()> {
+        let SourceKind::Events { units, sensor } = kind else { return Ok(()) };
+        let Choice { units: wanted, group, side, channel } = self.choice();
+        if wanted > MOST_UNITS {
+            return Err(self.wrong("units", wanted, format!("at most {MOST_UNITS}")));
+        }
+        match sensor {
+            None if side > 0 => return Err(self.wrong("side", side, "0, as these events lie on no sensor")),
+            Some(map) if side > map.height.min(map.width) => {
+                let want = format!("at most {}, the sensor being {map}", map.height.min(map.width));
+                return Err(self.wrong("side", side, want));
+            }
+            _ => {}
+        }
+        if let Some(channel) = channel {
+            match sensor {
+                None => return Err(self.wrong("channel", channel, "none, as these events lie on no sensor")),
+                Some(map) if channel >= map.channels => {
+                    return Err(self.wrong("channel", channel, format!("below {}", map.channels)));
+                }
+                _ => {}
+            }
+        }
+        let inputs = self.choice().folded(units, sensor);
+        if group == 0 || !inputs.is_multiple_of(group) {
+            return Err(self.wrong("group", group, format!("at least 1, and a divisor of the {inputs} units")));
+        }
+        Ok(())
+    }
+
+    fn check_normalisation(&self, mean: &[f32], std: &[f32], kind: SourceKind) -> Result<()> {
+        let channels = match kind {
+            SourceKind::Images(map) => map.channels,
+            _ => 0,
+        };
+        if mean.len() != std.len() || !(mean.is_empty() || mean.len() == channels) {
+            let got = format!("{} means, {} deviations", mean.len(), std.len());
+            let want = format!("none, or one of each for all {channels} channels");
+            return Err(self.wrong("mean, std", got, want));
+        }
+        if std.iter().any(|s| !(*s > 0.0 && s.is_finite())) || mean.iter().any(|m| !m.is_finite()) {
+            return Err(self.wrong("mean, std", format!("{mean:?}, {std:?}"), "finite, std above 0"));
+        }
+        Ok(())
     }
 }
 
@@ -140,29 +280,17 @@ pub fn normalise(image: &mut [f32], mean: &[f32], std: &[f32]) {
     }
 }
 
-/// The map that the binned units form.
+/// Appends the columns of a channel-last image to `out`, `[W, H, C]`.
 ///
-/// Recorded units of a sensor are channel-first, maps are channel-last: keeping all units reorders them, folding
-/// them onto one channel leaves `row * W + column`.
-#[must_use]
-pub fn binned_map(wanted: usize, units: usize, sensor: Option<Map>) -> Map {
-    match sensor {
-        Some(map) if wanted == units && map.len() == units => map,
-        Some(map) if wanted == map.height * map.width => Map::new(map.height, map.width, 1),
-        _ => Map::new(1, 1, wanted),
-    }
-}
-
-/// The input that a recorded unit counts for; see [`binned_map`].
-#[must_use]
-pub fn binned_unit(unit: usize, wanted: usize, sensor: Option<Map>) -> u32 {
-    let folded = unit % wanted;
-    match sensor {
-        Some(map) if wanted == map.len() => {
-            let plane = map.height * map.width;
-            (folded % plane * map.channels + folded / plane) as u32
+/// # Panics
+///
+/// If `image` does not have the size of `map`.
+pub fn columns(map: Map, image: &[f32], out: &mut Vec<f32>) {
+    assert_eq!(image.len(), map.len(), "an image {map}");
+    for column in 0..map.width {
+        for row in 0..map.height {
+            out.extend_from_slice(&image[(row * map.width + column) * map.channels..][..map.channels]);
         }
-        _ => folded as u32,
     }
 }
 
@@ -185,28 +313,68 @@ mod tests {
     }
 
     #[test]
-    fn units_fold_and_reorder() {
-        let sensor = Some(Map::new(34, 34, 2));
-        assert_eq!(binned_map(1156, 2312, sensor), Map::new(34, 34, 1));
-        assert_eq!(binned_unit(1156 + 34 + 5, 1156, sensor), 39);
-        assert_eq!(binned_map(2312, 2312, sensor), Map::new(34, 34, 2));
-        assert_eq!(binned_unit(1156 + 34 + 5, 2312, sensor), 2 * 39 + 1);
-        assert_eq!((binned_map(70, 700, None), binned_unit(699, 70, None)), (Map::new(1, 1, 70), 69));
-    }
-
-    #[test]
     fn configurations_read_back_and_unknown_keys_are_refused() {
         let read = |text: &str| serde_json::from_str::<Encode>(text);
         for encode in [
             Encode::Latency { steps: 8 },
             Encode::Bin { steps: 500, dt_ms: 2.0, units: 700 },
             Encode::Repeat { steps: 4, mean: vec![0.5], std: vec![0.2] },
+            Encode::Frames { steps: 10, by: Cut::Time, side: 32 },
+            Encode::Rate { steps: 100, seed: 4 },
+            Encode::Columns { mean: vec![0.5], std: vec![0.2] },
+            aligned(Some(1)),
+            aligned(None),
             Encode::Ready,
         ] {
             assert_eq!(read(&serde_json::to_string(&encode).unwrap()).unwrap(), encode);
+            assert_eq!(toml::from_str::<Encode>(&toml::to_string(&encode).unwrap()).unwrap(), encode);
         }
+        let short = Encode::Align {
+            steps: 1500,
+            dt_ms: 1.0,
+            rule: Rule::Floor,
+            half: false,
+            units: 0,
+            group: 1,
+            side: 0,
+            channel: None,
+        };
+        assert_eq!(read(r#"{"kind":"align","steps":1500,"dt_ms":1.0}"#).unwrap(), short);
+        assert!(read(r#"{"kind":"align","steps":1500,"dt_ms":1.0,"rule":"round"}"#).is_err());
+        assert!(read(r#"{"kind":"align","steps":1500,"dt_ms":1.0,"unit":5}"#).is_err());
         assert!(read(r#"{"kind":"latency","steps":8,"step":1}"#).is_err());
         assert!(read(r#"{"kind":"ready","steps":8}"#).is_err());
         assert!(read(r#"{"kind":"rate"}"#).is_err());
+    }
+
+    fn aligned(channel: Option<usize>) -> Encode {
+        Encode::Align { steps: 9, dt_ms: 5.0, rule: Rule::Ceil, half: true, units: 8, group: 2, side: 2, channel }
+    }
+
+    #[test]
+    fn alignment_that_cannot_be_is_refused_with_numbers() {
+        let spoken = SourceKind::Events { units: 700, sensor: None };
+        let camera = SourceKind::Events { units: 2312, sensor: Some(snn_core::Map::new(34, 34, 2)) };
+        let text = |kind: SourceKind, settings: &str| {
+            let encode: Encode = serde_json::from_str(&format!(r#"{{"kind":"align",{settings}}}"#)).unwrap();
+            encode.check(kind).unwrap_err().to_string()
+        };
+        for (kind, settings, want) in [
+            (spoken, r#""steps":0,"dt_ms":1"#, "encoding align: steps: 0, expected 1..=1048576"),
+            (spoken, r#""steps":9,"dt_ms":0"#, "dt_ms: 0, expected a positive number of milliseconds up to 1000000"),
+            (spoken, r#""steps":9,"dt_ms":-2"#, "dt_ms: -2, expected"),
+            (spoken, r#""steps":9,"dt_ms":2e6"#, "dt_ms: 2000000, expected"),
+            (spoken, r#""steps":9,"dt_ms":1e-5,"half":true"#, "dt_ms: 0.00001, which is 0 s when rounded, expected"),
+            (spoken, r#""steps":9,"dt_ms":1,"group":0"#, "group: 0, expected at least 1, and a divisor of the 700"),
+            (spoken, r#""steps":9,"dt_ms":1,"group":3"#, "group: 3, expected at least 1, and a divisor of the 700"),
+            (spoken, r#""steps":9,"dt_ms":1,"units":70,"group":4"#, "divisor of the 70 units"),
+            (spoken, r#""steps":9,"dt_ms":1,"side":5"#, "side: 5, expected 0, as these events lie on no sensor"),
+            (spoken, r#""steps":9,"dt_ms":1,"channel":0"#, "channel: 0, expected none"),
+            (camera, r#""steps":9,"dt_ms":1,"channel":2"#, "channel: 2, expected below 2"),
+            (camera, r#""steps":9,"dt_ms":1,"side":35"#, "side: 35, expected at most 34, the sensor being 34x34x2"),
+        ] {
+            let got = text(kind, settings);
+            assert!(got.contains(want), "{got} is not {want}");
+        }
     }
 }

@@ -1,17 +1,27 @@
 //! From a sample to what the first layer takes: augmentation, then an encoding, for a whole batch.
 
 pub mod augment;
+pub mod bins;
 pub mod encode;
+pub mod raster;
+mod rows;
 
 pub use augment::Augment;
+pub use bins::{Cut, Rule};
 pub use encode::Encode;
 
 use snn_core::random::{Purpose, Stream};
-use snn_core::{Kind, Lanes, Map, Signal, Spikes};
+use snn_core::{Kind, Map, Signal, Spikes};
 
 use crate::error::{Error, Result};
 use crate::loader::Input;
 use crate::source::{Sample, SourceKind};
+use bins::{Clock, NOWHERE};
+use raster::Events;
+use rows::Rows;
+
+/// The second coordinate of the draws of [`Encode::Rate`], where other draws have the epoch.
+const NO_EPOCH: u32 = u32::MAX;
 
 /// How samples of one kind become the input of a model.
 ///
@@ -25,18 +35,17 @@ pub struct Pipeline {
     signal: Signal,
     // Latency: the step of every byte.
     step_of_byte: Vec<u32>,
-    // Bin: the unit that a stored unit is counted for.
-    unit_map: Vec<u32>,
+    // Events: the input that a stored unit is counted for.
+    inputs: Vec<u32>,
 }
 
 /// Memory that a pipeline needs from batch to batch.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    // (step, unit) of every event of the batch, and where each sample's begin.
-    steps: Vec<u32>,
-    units: Vec<u32>,
-    starts: Vec<usize>,
-    counts: Vec<usize>,
+    rows: Rows,
+    events: Events,
+    raster: augment::RasterWork,
+    times: Vec<f32>,
     image: Vec<f32>,
     spare: Vec<f32>,
 }
@@ -54,36 +63,48 @@ impl Pipeline {
             SourceKind::Vectors(width) => Some(Map::new(1, 1, width)),
             SourceKind::Events { .. } | SourceKind::Spikes { .. } => None,
         };
-        for step in &augment {
-            step.check(kind)?;
-        }
         encode.check(kind)?;
         let mut step_of_byte = Vec::new();
-        let mut unit_map = Vec::new();
+        let mut inputs = Vec::new();
         let signal = match (&encode, kind) {
             (&Encode::Latency { steps }, _) => {
                 let Some(map) = values else { return misfit("images or vectors") };
                 step_of_byte.extend((0..=255_u8).map(|b| encode::latency_step(f32::from(b) / 255.0, steps) as u32));
                 Signal { kind: Kind::Spikes, steps, map }
             }
+            (&Encode::Rate { steps, .. }, _) => {
+                let Some(map) = values else { return misfit("images or vectors") };
+                Signal { kind: Kind::Spikes, steps, map }
+            }
             (&Encode::Repeat { steps, .. }, _) => {
                 let Some(map) = values else { return misfit("images or vectors") };
                 Signal { kind: Kind::Values, steps, map }
             }
-            (&Encode::Bin { steps, units: wanted, .. }, SourceKind::Events { units, sensor }) => {
-                let wanted = if wanted == 0 { units } else { wanted };
-                let map = encode::binned_map(wanted, units, sensor);
-                unit_map.extend((0..units).map(|u| encode::binned_unit(u, wanted, sensor)));
+            (Encode::Columns { .. }, SourceKind::Images(map)) => {
+                Signal { kind: Kind::Sequence, steps: map.width, map: Map::new(map.height, 1, map.channels) }
+            }
+            (Encode::Columns { .. }, _) => return misfit("images"),
+            (
+                &(Encode::Bin { steps, .. } | Encode::Align { steps, .. } | Encode::Frames { steps, .. }),
+                SourceKind::Events { units, sensor },
+            ) => {
+                let (map, all) = encode.choice().inputs(units, sensor);
+                inputs = all;
                 Signal { kind: Kind::Spikes, steps, map }
             }
-            (Encode::Bin { .. }, _) => return misfit("events"),
+            (Encode::Bin { .. } | Encode::Align { .. } | Encode::Frames { .. }, _) => return misfit("events"),
             (Encode::Ready, SourceKind::Spikes { steps, width }) => Signal::flat(Kind::Spikes, steps, width),
             (Encode::Ready, _) => return misfit("spikes that are already in time steps"),
         };
-        Ok(Self { encode, augment, kind, signal, step_of_byte, unit_map })
+        for step in &augment {
+            step.check(kind, signal.map)?;
+        }
+        Ok(Self { encode, augment, kind, signal, step_of_byte, inputs })
     }
 
-    /// What a model is given for each sample: spikes, or values that are the same in every step.
+    /// What a model is given for each sample: spikes, values that are the same in every step, or a sequence of values.
+    ///
+    /// Its steps are those of every batch, except for [`Encode::Align`], where they are a bound.
     #[must_use]
     pub fn signal(&self) -> Signal {
         self.signal
@@ -103,13 +124,11 @@ impl Pipeline {
 
     /// Begins a batch.
     pub(crate) fn start(&self, scratch: &mut Scratch, input: &mut Input) {
-        scratch.steps.clear();
-        scratch.units.clear();
-        scratch.starts.clear();
-        scratch.starts.push(0);
+        scratch.rows.clear();
         match (self.signal.kind, &mut *input) {
-            (Kind::Values, Input::Values(values)) => values.clear(),
+            (Kind::Values, Input::Values(values)) | (Kind::Sequence, Input::Sequence(values)) => values.clear(),
             (Kind::Values, other) => *other = Input::Values(Vec::new()),
+            (Kind::Sequence, other) => *other = Input::Sequence(Vec::new()),
             (_, Input::Spikes(_)) => {}
             (_, other) => *other = Input::Spikes(Spikes::new()),
         }
@@ -124,82 +143,89 @@ impl Pipeline {
         input: &mut Input,
     ) -> u64 {
         let mut random = Stream::new(seed, Purpose::Augment, [epoch, index]);
-        let dropped = match &self.encode {
-            Encode::Latency { .. } if self.augment.is_empty() && matches!(self.kind, SourceKind::Images(_)) => {
-                scratch.steps.extend(sample.pixels.iter().map(|&p| self.step_of_byte[usize::from(p)]));
-                0
+        let width = self.signal.width();
+        match (&self.encode, input) {
+            (Encode::Latency { .. }, _) if self.augment.is_empty() && matches!(self.kind, SourceKind::Images(_)) => {
+                let steps = sample.pixels.iter().map(|&p| self.step_of_byte[usize::from(p)]);
+                scratch.rows.push_one_each(self.signal.steps, steps);
             }
-            &Encode::Latency { steps } => {
+            (&Encode::Latency { steps }, _) => {
                 self.prepare_values(sample, &mut random, scratch);
-                scratch.steps.extend(scratch.image.iter().map(|&x| encode::latency_step(x, steps) as u32));
-                0
+                let Scratch { rows, image, .. } = scratch;
+                rows.push_one_each(steps, image.iter().map(|&x| encode::latency_step(x, steps) as u32));
             }
-            Encode::Repeat { .. } => {
+            (&Encode::Rate { steps, seed }, _) => {
                 self.prepare_values(sample, &mut random, scratch);
-                if let Input::Values(values) = input {
-                    values.extend_from_slice(&scratch.image);
-                }
-                0
+                let mut draws = Stream::new(seed, Purpose::Augment, [NO_EPOCH, index]);
+                scratch.rows.push_rates(steps, &scratch.image, &mut draws);
             }
-            &Encode::Bin { steps, dt_ms, .. } => {
-                let warp = augment::TimeWarp::draw(&self.augment, &mut random);
-                let before = scratch.units.len();
-                for (&unit, &time) in sample.units.iter().zip(&sample.times) {
-                    let time = if warp.is_identity() { time } else { warp.apply(time, &mut random) };
-                    if let Some(step) = encode::bin_step(time, dt_ms, steps) {
-                        scratch.units.push(self.unit_map[unit as usize]);
-                        scratch.steps.push(step);
-                    }
-                }
-                (sample.units.len() - (scratch.units.len() - before)) as u64
+            (Encode::Repeat { .. }, Input::Values(values)) => {
+                self.prepare_values(sample, &mut random, scratch);
+                values.extend_from_slice(&scratch.image);
             }
-            Encode::Ready => {
-                scratch.units.extend_from_slice(&sample.units);
-                for (step, ends) in sample.offsets.windows(2).enumerate() {
-                    scratch.steps.extend(std::iter::repeat_n(step as u32, ends[1] - ends[0]));
+            (Encode::Columns { .. }, Input::Sequence(values)) => {
+                self.prepare_values(sample, &mut random, scratch);
+                if let SourceKind::Images(map) = self.kind {
+                    encode::columns(map, &scratch.image, values);
                 }
-                0
             }
+            (Encode::Repeat { .. } | Encode::Columns { .. }, _) => unreachable!("`start` gave the input its kind"),
+            (Encode::Bin { .. } | Encode::Align { .. } | Encode::Frames { .. }, _) => {
+                let mut noise = Stream::new(seed, Purpose::Noise, [epoch, index]);
+                let (steps, dropped) = self.bin(sample, &mut random, scratch);
+                let Scratch { rows, events, raster, .. } = scratch;
+                for step in &self.augment {
+                    step.apply_events((steps, self.signal.map), events, raster, (&mut random, &mut noise));
+                }
+                rows.push_events((steps, width), events);
+                return dropped;
+            }
+            (Encode::Ready, _) => scratch.rows.push_ready(&sample.offsets, &sample.units),
+        }
+        0
+    }
+
+    /// Puts the events of a sample into steps; gives its number of steps, and how many events lie in none.
+    fn bin(&self, sample: &Sample, random: &mut Stream, scratch: &mut Scratch) -> (usize, u64) {
+        let Scratch { times, events, .. } = scratch;
+        let warp = augment::TimeWarp::draw(&self.augment, random);
+        let times = if warp.is_identity() {
+            &sample.times
+        } else {
+            warp.apply_all(&sample.times, times, random);
+            &*times
         };
-        scratch.starts.push(scratch.steps.len());
-        dropped
+        let steps = &mut events.steps;
+        match self.encode {
+            Encode::Align { steps: most, dt_ms, rule, half, .. } => {
+                Clock::new(dt_ms, rule, half, most).bins(times, steps);
+            }
+            Encode::Frames { steps: count, by, .. } => bins::frames(times, count, by, steps),
+            Encode::Bin { steps: most, dt_ms, .. } => {
+                steps.clear();
+                steps.extend(times.iter().map(|&time| encode::bin_step(time, dt_ms, most).unwrap_or(NOWHERE)));
+            }
+            _ => unreachable!("the encodings of events"),
+        }
+        // Bins that are not there wrap around to 0, so that the maximum of all is one more than the largest.
+        let (longest, inside) = steps.iter().fold((0, 0_u64), |(longest, inside), &step| {
+            (step.wrapping_add(1).max(longest), inside + u64::from(step != NOWHERE))
+        });
+        let length = match self.encode {
+            Encode::Align { .. } => longest.max(1) as usize,
+            _ => self.signal.steps,
+        };
+        let dropped = steps.len() as u64 - inside;
+        events.units.clear();
+        events.units.extend(sample.units.iter().map(|&unit| self.inputs[unit as usize]));
+        events.filter_map(|step, unit| (step, unit));
+        (length, dropped)
     }
 
     /// Completes the batch.
     pub(crate) fn finish(&self, scratch: &mut Scratch, input: &mut Input) {
-        let Input::Spikes(spikes) = input else { return };
-        let batch = scratch.starts.len() - 1;
-        let lanes = Lanes::new(batch, self.signal.steps, self.signal.width());
-        let listed = !matches!(self.encode, Encode::Latency { .. });
-        // A counting sort by step: how many events each row gets, then every event to its row. Events of one row
-        // stay in the order of the sample, which for images is the order of the units that rows must have.
-        let Scratch { steps, units, starts, counts, .. } = scratch;
-        counts.clear();
-        counts.resize(lanes.rows(), 0);
-        for (sample, ends) in starts.windows(2).enumerate() {
-            let rows = &mut counts[sample * lanes.steps..][..lanes.steps];
-            for &step in &steps[ends[0]..ends[1]] {
-                rows[step as usize] += 1;
-            }
-        }
-        let (offsets, out) = spikes.reserve(lanes, counts.iter().copied());
-        counts.copy_from_slice(&offsets[..lanes.rows()]);
-        for (sample, ends) in starts.windows(2).enumerate() {
-            let next = &mut counts[sample * lanes.steps..][..lanes.steps];
-            let mut place = |step: u32, unit: u32| {
-                let at = &mut next[step as usize];
-                out[*at] = unit;
-                *at += 1;
-            };
-            if listed {
-                steps[ends[0]..ends[1]].iter().zip(&units[ends[0]..ends[1]]).for_each(|(&s, &u)| place(s, u));
-            } else {
-                steps[ends[0]..ends[1]].iter().zip(0..).for_each(|(&s, u)| place(s, u));
-            }
-        }
-        // Rows of spikes ascend; events of one step come in the order of their times.
-        if listed {
-            spikes.sort_rows();
+        if let Input::Spikes(spikes) = input {
+            scratch.rows.write(self.signal.width(), spikes);
         }
     }
 
@@ -217,7 +243,7 @@ impl Pipeline {
                 return;
             }
         };
-        if let Encode::Repeat { mean, std, .. } = &self.encode {
+        if let Encode::Repeat { mean, std, .. } | Encode::Columns { mean, std } = &self.encode {
             encode::normalise(image, mean, std);
         }
         for step in &self.augment {

@@ -3,7 +3,7 @@
 //! The projection writes the current into a buffer, the cell turns it into its state in place, and the backward pass
 //! reads it from there: one array `[B, T, N]` per layer is all that training keeps.
 
-use snn_core::{Activity, Backend, Kind, Lanes, Layer, Mode, Parameter, Result, Signal, Tensor};
+use snn_core::{Activity, Backend, Kind, Lanes, Layer, Mode, Parameter, Pass, Result, Signal, Tensor};
 
 use super::{Cell, Projection};
 
@@ -22,6 +22,7 @@ pub struct Clocked<B: Backend> {
     given: Activity<B>,
     // For an input that is the same at every step: its current, computed once.
     once: Tensor<B>,
+    rate_gradient: f64,
 }
 
 impl<B: Backend> Clocked<B> {
@@ -49,16 +50,17 @@ impl<B: Backend> Clocked<B> {
             own: device.spikes(),
             given: Activity::Spikes(device.spikes()),
             once: Tensor::zeros(device, &[0])?,
+            rate_gradient: 0.0,
         })
     }
 
     fn lanes(&self, device: &B, input: &Activity<B>) -> Lanes {
-        let batch = match input {
-            Activity::Spikes(s) => device.spike_lanes(s).batch,
-            Activity::Sequence(x) | Activity::Values(x) | Activity::Times(x) => x.shape[0],
-            Activity::Trains(t) => t.times.shape[0],
-        };
-        self.output.lanes(batch)
+        input.lanes(device, self.output.steps, self.output.width())
+    }
+
+    /// The neurons' state of the last forward pass, `[B, T, N]`: what the family's backward pass starts from.
+    pub fn state(&self) -> &Tensor<B> {
+        &self.state
     }
 }
 
@@ -80,7 +82,7 @@ impl<B: Backend> Layer<B> for Clocked<B> {
         self.output
     }
 
-    fn forward(&mut self, device: &B, input: &Activity<B>, _: Mode) -> Result<()> {
+    fn forward(&mut self, device: &B, input: &Activity<B>, pass: Pass) -> Result<()> {
         let lanes = self.lanes(device, input);
         self.state.resize(device, &[lanes.batch, lanes.steps, lanes.width])?;
         if let Activity::Values(_) = input {
@@ -94,10 +96,10 @@ impl<B: Backend> Layer<B> for Clocked<B> {
             return Err(self.given.unwanted("the layer's output", Kind::Spikes));
         };
         if self.skip {
-            self.cell.forward(device, lanes, &mut self.state.data, &mut self.own)?;
+            self.cell.forward(device, lanes, pass, &mut self.state.data, &mut self.own)?;
             device.add_spikes(&self.own, input.spikes("a skip connection")?, given)
         } else {
-            self.cell.forward(device, lanes, &mut self.state.data, given)
+            self.cell.forward(device, lanes, pass, &mut self.state.data, given)
         }
     }
 
@@ -111,6 +113,15 @@ impl<B: Backend> Layer<B> for Clocked<B> {
             Activity::Spikes(s) => Some(s),
             _ => None,
         }
+    }
+
+    fn recurrent_spikes(&self) -> Option<&B::Spikes> {
+        self.cell.recurrent_spikes()
+    }
+
+    fn set_rate_gradient(&mut self, on_spikes: f64, on_recurrent: f64) {
+        self.rate_gradient = on_spikes;
+        self.cell.set_recurrent_rate_gradient(on_recurrent);
     }
 
     fn backward(
@@ -131,6 +142,9 @@ impl<B: Backend> Layer<B> for Clocked<B> {
         } else {
             None
         };
+        if self.rate_gradient != 0.0 {
+            device.add_constant(self.rate_gradient, &mut grad_output.data)?;
+        }
         self.cell.backward(device, lanes, &self.state.data, &mut grad_output.data, None, &mut self.sums)?;
         let (rows, grad) = match input {
             Activity::Values(_) => (lanes.batch, &self.sums),
@@ -165,6 +179,6 @@ impl<B: Backend> Layer<B> for Clocked<B> {
         let lists = lanes.rows() * size_of::<usize>() + batch * lanes.width * size_of::<u32>();
         let sums = if mode == Mode::Train { 3 * batch * lanes.width * real } else { 0 };
         let copy = if mode == Mode::Train && self.skip { lanes.len() * real } else { 0 };
-        lanes.len() * real + lists * if self.skip { 2 } else { 1 } + sums + copy
+        lanes.len() * real + lists * if self.skip { 2 } else { 1 } + sums + copy + self.cell.extra_bytes(lanes, mode)
     }
 }

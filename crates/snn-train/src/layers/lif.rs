@@ -1,7 +1,7 @@
 //! Cells of the lif family; maths in [`snn_core::neurons::lif`].
 
 use snn_core::neurons::lif::{LifKind, LifNeuron};
-use snn_core::{Backend, Lanes, Parameter, Result};
+use snn_core::{Backend, Lanes, Parameter, Pass, Result};
 
 use super::Cell;
 use super::decay::Decay;
@@ -25,6 +25,7 @@ impl<B: Backend> Cell<B> for LifCell<B> {
         &mut self,
         device: &B,
         lanes: Lanes,
+        _: Pass,
         state: &mut B::Buffer<B::Real>,
         spikes: &mut B::Spikes,
     ) -> Result<()> {

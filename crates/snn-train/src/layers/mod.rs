@@ -4,20 +4,26 @@
 pub mod block;
 pub mod clocked;
 pub mod conv;
+pub mod cuba;
 pub mod decay;
 pub mod dense;
+pub mod filtered;
 pub mod init;
 pub mod lif;
+pub mod paralif;
 pub mod pool;
 pub mod readout;
+pub mod recurrent;
+pub mod relu;
 
 use std::fmt::Debug;
 
-use snn_core::{Activity, Backend, Lanes, Parameter, Result, Tensor};
+use snn_core::{Activity, Backend, Lanes, Mode, Parameter, Pass, Result, Tensor};
 
 pub use clocked::Clocked;
 pub use pool::PoolLayer;
 pub use readout::Readout;
+pub use relu::ReluLayer;
 
 /// The linear half of a layer: activity in, current out.
 ///
@@ -65,6 +71,7 @@ pub trait Cell<B: Backend>: Debug + Send {
         &mut self,
         device: &B,
         lanes: Lanes,
+        pass: Pass,
         state: &mut B::Buffer<B::Real>,
         spikes: &mut B::Spikes,
     ) -> Result<()>;
@@ -93,4 +100,20 @@ pub trait Cell<B: Backend>: Debug + Send {
 
     /// The parameters, to be updated.
     fn parameters_mut(&mut self) -> Vec<&mut Parameter<B>>;
+
+    /// The spikes that the cell sent to itself, if it fires a hidden state of its own.
+    fn recurrent_spikes(&self) -> Option<&B::Spikes> {
+        None
+    }
+
+    /// Sets the gradient on every such spike; see [`snn_core::Layer::set_rate_gradient`].
+    fn set_recurrent_rate_gradient(&mut self, gradient: f64) {
+        let _ = gradient;
+    }
+
+    /// Bytes that the cell holds beside the layer's state and spikes.
+    fn extra_bytes(&self, lanes: Lanes, mode: Mode) -> usize {
+        let _ = (lanes, mode);
+        0
+    }
 }

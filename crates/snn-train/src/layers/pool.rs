@@ -1,6 +1,6 @@
 //! Max pooling of spikes, every step for itself.
 
-use snn_core::{Activity, Backend, Kind, Layer, Mode, Parameter, Pool, Result, Signal, Tensor};
+use snn_core::{Activity, Backend, Kind, Layer, Mode, Parameter, Pass, Pool, Result, Signal, Tensor};
 
 /// A pooling layer; it has no parameters.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl<B: Backend> Layer<B> for PoolLayer<B> {
         Signal { map: self.pool.output(), ..self.input }
     }
 
-    fn forward(&mut self, device: &B, input: &Activity<B>, _: Mode) -> Result<()> {
+    fn forward(&mut self, device: &B, input: &Activity<B>, _: Pass) -> Result<()> {
         match &mut self.given {
             Activity::Spikes(given) => device.pool_spikes(&self.pool, input.spikes("pool")?, given),
             other => Err(other.unwanted("pool", Kind::Spikes)),

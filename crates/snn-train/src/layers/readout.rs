@@ -1,14 +1,41 @@
-//! The readout of clocked models: a dense projection, leaky integrators, and a reduction over time.
+//! The readout of clocked models: a dense projection, neurons that do not fire, and a reduction over time.
 
 use snn_core::backend::TimeReduction;
 use snn_core::neurons::lif::LifNeuron;
-use snn_core::{Activity, Backend, Kind, Lanes, Layer, Mode, Parameter, Real, Result, Signal, Tensor};
+use snn_core::{Activity, Backend, Kind, Lanes, Layer, Mode, Parameter, Pass, Real, Result, Signal, Tensor};
 
 use super::decay::Decay;
 use super::dense::Dense;
 use super::lif::LifCell;
+use super::paralif::ParaLifCell;
 use super::{Cell, Projection};
-use crate::config::{ReadoutConfig, Reduce};
+use crate::config::{ReadoutConfig, ReadoutNeuron};
+
+/// The neurons of a readout.
+#[derive(Debug)]
+enum Neurons<B: Backend> {
+    Integrator(LifCell<B>),
+    Filter(ParaLifCell<B>),
+    None,
+}
+
+impl<B: Backend> Neurons<B> {
+    fn cell(&self) -> Option<&dyn Cell<B>> {
+        match self {
+            Self::Integrator(cell) => Some(cell),
+            Self::Filter(cell) => Some(cell),
+            Self::None => None,
+        }
+    }
+
+    fn cell_mut(&mut self) -> Option<&mut dyn Cell<B>> {
+        match self {
+            Self::Integrator(cell) => Some(cell),
+            Self::Filter(cell) => Some(cell),
+            Self::None => None,
+        }
+    }
+}
 
 /// Spikes or currents in, one logit per class out.
 #[derive(Debug)]
@@ -17,7 +44,7 @@ pub struct Readout<B: Backend> {
     classes: usize,
     reduction: TimeReduction,
     dense: Dense<B>,
-    cell: LifCell<B>,
+    neurons: Neurons<B>,
     state: Tensor<B>,
     grad: Tensor<B>,
     grad_membrane: Tensor<B>,
@@ -34,17 +61,21 @@ impl<B: Backend> Readout<B> {
     ///
     /// If the device has no memory left.
     pub fn new(device: &B, input: Signal, classes: usize, config: &ReadoutConfig, seed: (u64, usize)) -> Result<Self> {
-        let decay = Decay::new(device, classes, config.beta, config.shared_beta, config.learn_beta)?;
+        let neurons = match &config.neuron {
+            ReadoutNeuron::Integrator(c) => {
+                let decay = Decay::new(device, classes, c.beta, c.shared_beta, c.learn_beta)?;
+                Neurons::Integrator(LifCell::new(LifNeuron::INTEGRATOR, decay))
+            }
+            ReadoutNeuron::Filter(filter) => Neurons::Filter(ParaLifCell::readout(device, filter)?),
+            ReadoutNeuron::None(_) => Neurons::None,
+        };
         let empty = || Tensor::zeros(device, &[0]);
         Ok(Self {
             input,
             classes,
-            reduction: match config.reduce {
-                Reduce::Sum => TimeReduction::Sum,
-                Reduce::Max => TimeReduction::Max,
-            },
+            reduction: config.reduce.into(),
             dense: Dense::new(device, input.width(), classes, config.init, seed)?,
-            cell: LifCell::new(LifNeuron::INTEGRATOR, decay),
+            neurons,
             state: empty()?,
             grad: empty()?,
             grad_membrane: empty()?,
@@ -66,18 +97,22 @@ impl<B: Backend> Readout<B> {
     }
 
     fn lanes(&self, device: &B, input: &Activity<B>) -> Result<Lanes> {
-        let batch = match input {
-            Activity::Spikes(s) => device.spike_lanes(s).batch,
-            Activity::Sequence(x) => x.shape[0],
-            other => return Err(other.unwanted("readout", Kind::Spikes)),
-        };
-        Ok(Lanes::new(batch, self.input.steps, self.classes))
+        match input {
+            Activity::Spikes(_) | Activity::Sequence(_) => Ok(input.lanes(device, self.input.steps, self.classes)),
+            other => Err(other.unwanted("readout", Kind::Spikes)),
+        }
     }
 }
 
 impl<B: Backend> Layer<B> for Readout<B> {
     fn name(&self) -> String {
-        let reduce = if self.reduction == TimeReduction::Sum { "sum" } else { "max" };
+        let reduce = match self.reduction {
+            TimeReduction::Sum => "sum",
+            TimeReduction::Max => "max",
+            TimeReduction::Mean => "mean",
+            TimeReduction::Last => "last",
+            TimeReduction::SoftmaxSum => "softmax sum",
+        };
         format!("readout {} -> {} ({reduce})", self.input.width(), self.classes)
     }
 
@@ -89,12 +124,14 @@ impl<B: Backend> Layer<B> for Readout<B> {
         Signal::flat(Kind::Values, 1, self.classes)
     }
 
-    fn forward(&mut self, device: &B, input: &Activity<B>, _: Mode) -> Result<()> {
+    fn forward(&mut self, device: &B, input: &Activity<B>, pass: Pass) -> Result<()> {
         let lanes = self.lanes(device, input)?;
         self.state.resize(device, &[lanes.batch, lanes.steps, lanes.width])?;
         device.resize(&mut self.at, lanes.batch * lanes.width)?;
         self.dense.forward(device, input, lanes.rows(), &mut self.state.data)?;
-        self.cell.forward(device, lanes, &mut self.state.data, &mut self.no_spikes)?;
+        if let Some(cell) = self.neurons.cell_mut() {
+            cell.forward(device, lanes, pass, &mut self.state.data, &mut self.no_spikes)?;
+        }
         let Activity::Values(logits) = &mut self.given else {
             return Err(self.given.unwanted("the readout's output", Kind::Values));
         };
@@ -116,30 +153,47 @@ impl<B: Backend> Layer<B> for Readout<B> {
         let lanes = self.lanes(device, input)?;
         let shape = [lanes.batch, lanes.steps, lanes.width];
         self.grad.resize(device, &shape)?;
-        self.grad_membrane.resize(device, &shape)?;
         device.resize(&mut self.sums, lanes.batch * lanes.width)?;
-        device.reduce_time_grad(self.reduction, lanes, &grad_output.data, &self.at, &mut self.grad_membrane.data)?;
-        device.fill(&mut self.grad.data, B::Real::ZERO)?;
-        let membrane = Some(&self.grad_membrane.data);
-        self.cell.backward(device, lanes, &self.state.data, &mut self.grad.data, membrane, &mut self.sums)?;
+        let Self { reduction, neurons, state, grad, grad_membrane, sums, at, .. } = self;
+        let incoming = &grad_output.data;
+        match neurons {
+            Neurons::Integrator(cell) => {
+                grad_membrane.resize(device, &shape)?;
+                device.reduce_time_grad(*reduction, lanes, &state.data, incoming, at, &mut grad_membrane.data)?;
+                device.fill(&mut grad.data, B::Real::ZERO)?;
+                cell.backward(device, lanes, &state.data, &mut grad.data, Some(&grad_membrane.data), sums)?;
+            }
+            Neurons::Filter(cell) => {
+                device.reduce_time_grad(*reduction, lanes, &state.data, incoming, at, &mut grad.data)?;
+                cell.backward(device, lanes, &state.data, &mut grad.data, None, sums)?;
+            }
+            Neurons::None => {
+                device.reduce_time_grad(*reduction, lanes, &state.data, incoming, at, &mut grad.data)?;
+                device.sum_steps(lanes, &grad.data, sums)?;
+            }
+        }
         self.dense.backward(device, input, lanes.rows(), &self.grad.data, &self.sums, grad_input)
     }
 
     fn parameters(&self) -> Vec<&Parameter<B>> {
         let mut all: Vec<_> = self.dense.parameters().into();
-        all.extend(self.cell.parameters());
+        all.extend(self.neurons.cell().into_iter().flat_map(Cell::parameters));
         all
     }
 
     fn parameters_mut(&mut self) -> Vec<&mut Parameter<B>> {
         let mut all: Vec<_> = self.dense.parameters_mut().into();
-        all.extend(self.cell.parameters_mut());
+        all.extend(self.neurons.cell_mut().into_iter().flat_map(Cell::parameters_mut));
         all
     }
 
     fn activity_bytes(&self, batch: usize, mode: Mode) -> usize {
         let lanes = Lanes::new(batch, self.input.steps, self.classes);
-        let arrays = if mode == Mode::Train { 3 } else { 1 };
+        let arrays = match (mode, &self.neurons) {
+            (Mode::Evaluate, _) => 1,
+            (Mode::Train, Neurons::Integrator(_)) => 3,
+            (Mode::Train, _) => 2,
+        };
         arrays * lanes.len() * size_of::<B::Real>()
     }
 }

@@ -5,8 +5,8 @@ use snn_data::{Augment, Encode};
 
 use super::{Preset, Published};
 use crate::config::{
-    DataConfig, Experiment, Init, LayerConfig, ModelConfig, NeuronConfig, NeuronModel, OptimiserConfig, ReadoutConfig,
-    Reduce, ScheduleConfig, SurrogateConfig, TrainConfig,
+    DataConfig, Experiment, Init, IntegratorConfig, LayerConfig, LeakyConfig, LeakyModel, ModelConfig, NeuronConfig,
+    OptimiserConfig, ReadoutConfig, ReadoutNeuron, Reduce, ScheduleConfig, SurrogateConfig, TrainConfig,
 };
 
 /// A data set with the settings that all its experiments share.
@@ -102,6 +102,7 @@ impl Setting {
             test: "test".into(),
             encode: self.encode.clone(),
             augment: self.augment.clone(),
+            test_augment: vec![],
             train_samples: 0,
             test_samples: 0,
             classes: 0,
@@ -123,47 +124,52 @@ impl Setting {
     }
 
     fn linear(&self, row: &Row) -> ModelConfig {
-        let neuron = NeuronConfig { model: row.model, learn_beta: row.learn, ..NeuronConfig::default() };
+        let neuron = row.model.with(LeakyConfig { learn_beta: row.learn, ..LeakyConfig::default() });
         let hidden = LayerConfig::Dense { width: self.hidden, neuron, init: self.init, skip: false };
-        let readout = ReadoutConfig { reduce: row.reduce, learn_beta: row.learn, ..ReadoutConfig::default() };
+        let integrator = IntegratorConfig { learn_beta: row.learn, ..IntegratorConfig::default() };
+        let readout = readout(row.reduce, FAN_IN, integrator);
         ModelConfig { layers: vec![hidden], readout }
     }
 }
 
+fn readout(reduce: Reduce, init: Init, integrator: IntegratorConfig) -> ReadoutConfig {
+    ReadoutConfig { reduce, init, neuron: ReadoutNeuron::Integrator(integrator) }
+}
+
 /// A row of the published table.
 struct Row {
-    model: NeuronModel,
+    model: LeakyModel,
     learn: bool,
     reduce: Reduce,
     published: Published,
 }
 
 impl Row {
-    fn new(model: NeuronModel, learn: bool, reduce: Reduce, published: Published) -> Self {
+    fn new(model: LeakyModel, learn: bool, reduce: Reduce, published: Published) -> Self {
         Self { model, learn, reduce, published }
     }
 
     /// What distinguishes the row from the plain block, learned decay, sum readout.
     fn suffix(&self, plain: Reduce) -> String {
         let model = match self.model {
-            NeuronModel::Block => "",
-            NeuronModel::Single => "-single",
-            NeuronModel::Multi => "-multi",
+            LeakyModel::Block => "",
+            LeakyModel::Single => "-single",
+            LeakyModel::Multi => "-multi",
         };
         let beta = if self.learn { "" } else { "-fixed-beta" };
         let reduce = match self.reduce {
             r if r == plain => "",
-            Reduce::Sum => "-sum",
             Reduce::Max => "-max",
+            _ => "-sum",
         };
         format!("{model}{beta}{reduce}")
     }
 
     fn title(&self) -> String {
         let model = match self.model {
-            NeuronModel::Block => "block",
-            NeuronModel::Single => "single-spike LIF",
-            NeuronModel::Multi => "multi-spike LIF",
+            LeakyModel::Block => "block",
+            LeakyModel::Single => "single-spike LIF",
+            LeakyModel::Multi => "multi-spike LIF",
         };
         let beta = if self.learn { "learned" } else { "fixed" };
         let reduce = if self.reduce == Reduce::Sum { "sum" } else { "max" };
@@ -184,7 +190,7 @@ fn published(accuracy: (f64, f64), spikes: (f64, f64), seconds: f64) -> Publishe
 }
 
 pub(super) fn presets() -> Vec<Preset> {
-    use NeuronModel::{Block, Multi, Single};
+    use LeakyModel::{Block, Multi, Single};
     use Reduce::{Max, Sum};
     let p = published;
     let tables = [
@@ -303,14 +309,18 @@ fn preset(
 
 /// Two convolutions with pooling and a wide dense layer; every decay starts at 1.
 fn convolutional(row: &Row) -> ModelConfig {
-    let neuron = || NeuronConfig { model: row.model, learn_beta: row.learn, beta: 1.0, ..NeuronConfig::default() };
+    let neuron = || row.model.with(LeakyConfig { learn_beta: row.learn, beta: 1.0, ..LeakyConfig::default() });
     let conv =
         |channels| LayerConfig::Conv { channels, kernel: 5, stride: 1, padding: 2, neuron: neuron(), init: FAN_IN };
     let pool = || LayerConfig::Pool { window: 2 };
     let dense = LayerConfig::Dense { width: 1000, neuron: neuron(), init: FAN_IN, skip: false };
     ModelConfig {
         layers: vec![conv(32), pool(), conv(64), pool(), dense],
-        readout: ReadoutConfig { reduce: row.reduce, learn_beta: row.learn, beta: 1.0, ..ReadoutConfig::default() },
+        readout: readout(
+            row.reduce,
+            FAN_IN,
+            IntegratorConfig { learn_beta: row.learn, beta: 1.0, ..IntegratorConfig::default() },
+        ),
     }
 }
 
@@ -325,12 +335,14 @@ fn vgg() -> Preset {
         milestones: [50, 100, 120],
         ..mnist()
     };
-    let neuron = |scale| NeuronConfig {
-        beta: 1.0,
-        learn_beta: false,
-        shared_beta: true,
-        surrogate: SurrogateConfig::FastSigmoid { scale },
-        ..NeuronConfig::default()
+    let neuron = |scale| {
+        NeuronConfig::Block(LeakyConfig {
+            beta: 1.0,
+            learn_beta: false,
+            shared_beta: true,
+            surrogate: SurrogateConfig::FastSigmoid { scale },
+            ..LeakyConfig::default()
+        })
     };
     let conv =
         |channels, init| LayerConfig::Conv { channels, kernel: 3, stride: 1, padding: 1, neuron: neuron(1.0), init };
@@ -351,13 +363,7 @@ fn vgg() -> Preset {
             dense(2048),
             dense(1000),
         ],
-        readout: ReadoutConfig {
-            beta: 1.0,
-            learn_beta: false,
-            shared_beta: true,
-            init: wide,
-            ..ReadoutConfig::default()
-        },
+        readout: readout(Reduce::Sum, wide, IntegratorConfig { beta: 1.0, learn_beta: false, shared_beta: true }),
     };
     let title = "VGG, block, fixed decay, sum readout".to_owned();
     preset(&setting, "-vgg", String::new(), title, Some(published((82.14, 0.0), (0.0, 0.0), 0.0)), model)
@@ -366,7 +372,7 @@ fn vgg() -> Preset {
 /// Figure 4d: weights so small at the start that no hidden neuron fires.
 fn silent(setting: Setting) -> Preset {
     let setting = Setting { init: Init::FanIn { gain: 0.1 }, ..setting };
-    let row = Row::new(NeuronModel::Block, true, Reduce::Sum, Published::default());
+    let row = Row::new(LeakyModel::Block, true, Reduce::Sum, Published::default());
     let title = "block, from silence (figure 4d)".to_owned();
     let mut preset = preset(&setting, "-silent", String::new(), title, None, setting.linear(&row));
     preset.experiment.train.schedule = ScheduleConfig::Constant;
@@ -377,9 +383,9 @@ fn silent(setting: Setting) -> Preset {
 fn tutorial() -> [Preset; 2] {
     [(true, 66.0), (false, 18.0)].map(|(learn, accuracy)| {
         let setting = Setting { epochs: 80, learning_rate: 4e-4, ..shd() };
-        let row = Row::new(NeuronModel::Block, learn, Reduce::Sum, published((accuracy, 0.0), (0.0, 0.0), 0.0));
+        let row = Row::new(LeakyModel::Block, learn, Reduce::Sum, published((accuracy, 0.0), (0.0, 0.0), 0.0));
         let mut model = setting.linear(&row);
-        if let [LayerConfig::Dense { neuron, .. }] = &mut model.layers[..] {
+        if let [LayerConfig::Dense { neuron: NeuronConfig::Block(neuron), .. }] = &mut model.layers[..] {
             neuron.shared_beta = !learn;
         }
         let suffix = row.suffix(Reduce::Sum);

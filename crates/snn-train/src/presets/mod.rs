@@ -1,6 +1,7 @@
 //! Every published experiment by name; a name begins with its system.
 
 mod block;
+mod paralif;
 
 use serde::Serialize;
 
@@ -31,14 +32,16 @@ pub struct Published {
     pub spikes: Option<f64>,
     /// Their standard deviation.
     pub spikes_sd: Option<f64>,
-    /// Seconds of an epoch on the published hardware, one NVIDIA A100.
+    /// Seconds of an epoch on the published hardware: for the block model one NVIDIA A100, for SPSN a GPU without a name.
     pub epoch_seconds: Option<f64>,
 }
 
 /// All presets, by system and data set.
 #[must_use]
 pub fn all() -> Vec<Preset> {
-    block::presets()
+    let mut all = block::presets();
+    all.extend(paralif::presets());
+    all
 }
 
 /// The preset of that name.
@@ -66,7 +69,8 @@ mod tests {
     #[test]
     fn names_are_unique_and_begin_with_the_system() {
         let mut names: Vec<String> = all().into_iter().map(|p| p.name).collect();
-        assert!(names.iter().all(|n| n.starts_with("block-")));
+        let systems = ["block-", "spsn-", "paralif-"];
+        assert!(names.iter().all(|n| systems.iter().any(|s| n.starts_with(s))));
         names.sort();
         let count = names.len();
         names.dedup();

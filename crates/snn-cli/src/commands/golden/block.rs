@@ -6,10 +6,11 @@ use snn_core::neurons::block::{BlockNeuron, Start};
 use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
 use snn_core::reference::Reference;
 use snn_core::testkit::golden::{Array, Case, Precision};
-use snn_core::{Activity, Backend, Conv, Kind, Lanes, Layer, Map, Mode, Real, Signal, Spikes, Surrogate, Tensor};
+use snn_core::{Activity, Backend, Conv, Kind, Lanes, Layer, Map, Pass, Real, Signal, Spikes, Surrogate, Tensor};
 use snn_cpu::Cpu;
 use snn_train::config::{
-    Init, LayerConfig, ModelConfig, NeuronConfig, NeuronModel, OptimiserConfig, ReadoutConfig, Reduce, SurrogateConfig,
+    Init, IntegratorConfig, LayerConfig, LeakyConfig, LeakyModel, ModelConfig, OptimiserConfig, ReadoutConfig,
+    ReadoutNeuron, Reduce, SurrogateConfig,
 };
 use snn_train::layers::block::BlockCell;
 use snn_train::layers::conv::Convolution;
@@ -260,7 +261,7 @@ fn linear<B: Backend>(device: &B, case: &Case) -> Result<()> {
 
     let (mut state, mut spikes) = (device.zeros(lanes.len())?, device.spikes());
     dense.forward(device, &input, lanes.rows(), &mut state)?;
-    cell.forward(device, lanes, &mut state, &mut spikes)?;
+    cell.forward(device, lanes, Pass::train(0), &mut state, &mut spikes)?;
     let mut grad = device.buffer_from(&lift::<B>(&sequence(case, "gout_spikes", lanes)))?;
     let membrane_grad =
         case.find("gout_mem").map(|_| device.buffer_from(&lift::<B>(&sequence(case, "gout_mem", lanes))));
@@ -297,6 +298,10 @@ fn set_layer<B: Backend>(device: &B, layer: &mut dyn Layer<B>, arrays: [&Array; 
     set(device, parameters[2], &beta.data)
 }
 
+fn integrator(shared_beta: bool, learn_beta: bool) -> ReadoutNeuron {
+    ReadoutNeuron::Integrator(IntegratorConfig { shared_beta, learn_beta, ..IntegratorConfig::default() })
+}
+
 fn readout<B: Backend>(device: &B, case: &Case) -> Result<()> {
     let (batch, steps): (usize, usize) = (case.option("B")?, case.option("T")?);
     let (inputs, classes): (usize, usize) = (case.option("M")?, case.option("C")?);
@@ -306,14 +311,13 @@ fn readout<B: Backend>(device: &B, case: &Case) -> Result<()> {
     for mode in case.option::<Vec<String>>("readouts")? {
         let config = ReadoutConfig {
             reduce: reduce(&mode)?,
-            shared_beta: case.option("beta_shared")?,
-            learn_beta: case.option("beta_learnable")?,
+            neuron: integrator(case.option("beta_shared")?, case.option("beta_learnable")?),
             ..ReadoutConfig::default()
         };
         let kind = if matches!(input, Activity::Spikes(_)) { Kind::Spikes } else { Kind::Sequence };
         let mut layer = Readout::new(device, Signal::flat(kind, steps, inputs), classes, &config, (0, 0))?;
         set_layer(device, &mut layer, [case.array("weight")?, case.array("bias")?, case.array("beta_raw")?])?;
-        layer.forward(device, &input, Mode::Train)?;
+        layer.forward(device, &input, Pass::train(0))?;
         case.compare_result("membrane", &back(lanes.with_width(classes), host(device, &layer.membrane().data)?));
         if mode == "max" {
             let at: Vec<f64> = device.to_host(layer.step_of_maximum())?.into_iter().map(f64::from).collect();
@@ -372,19 +376,19 @@ fn model<B: Backend>(device: &B, case: &Case) -> Result<()> {
     let (hidden, skip): (usize, bool) = (case.option("n_hidden_layers")?, case.option("skip")?);
     let (shared, learn): (bool, bool) = (case.option("beta_shared")?, case.option("beta_learnable")?);
     let method: String = case.option("method")?;
-    let neuron = NeuronConfig {
-        model: match method.as_str() {
-            "block" => NeuronModel::Block,
-            "std_single" => NeuronModel::Single,
-            "std_multi" => NeuronModel::Multi,
-            other => bail!("unknown method `{other}`"),
-        },
+    let model = match method.as_str() {
+        "block" => LeakyModel::Block,
+        "std_single" => LeakyModel::Single,
+        "std_multi" => LeakyModel::Multi,
+        other => bail!("unknown method `{other}`"),
+    };
+    let neuron = model.with(LeakyConfig {
         learn_beta: learn,
         shared_beta: shared,
         surrogate: SurrogateConfig::FastSigmoid { scale: case.option("scale")? },
         threshold: case.option("threshold")?,
-        ..NeuronConfig::default()
-    };
+        ..LeakyConfig::default()
+    });
     let layer = |i: usize| LayerConfig::Dense {
         width: sizes[i + 1],
         neuron: neuron.clone(),
@@ -397,8 +401,7 @@ fn model<B: Backend>(device: &B, case: &Case) -> Result<()> {
         layers: (0..hidden).map(layer).collect(),
         readout: ReadoutConfig {
             reduce: reduce(&mode)?,
-            learn_beta: learn,
-            shared_beta: shared,
+            neuron: integrator(shared, learn),
             ..ReadoutConfig::default()
         },
     };
@@ -432,7 +435,7 @@ fn model<B: Backend>(device: &B, case: &Case) -> Result<()> {
     let mut loss = CrossEntropy::new(device)?;
     let (mut losses, mut counts) = (Vec::new(), Vec::new());
     for step in 0..case.option("steps")? {
-        stack.forward(device, &input, Mode::Train)?;
+        stack.forward(device, &input, Pass::train(0))?;
         let scores = loss.forward(device, stack.output(), &labels)?;
         losses.push(scores.loss());
         for (i, layer) in stack.layers().take(hidden).enumerate() {
@@ -492,9 +495,9 @@ fn conv_pool<B: Backend>(device: &B, case: &Case) -> Result<()> {
 
     let (mut state, mut spikes) = (device.zeros(lanes.len())?, device.spikes());
     projection.forward(device, &input, lanes.rows(), &mut state)?;
-    cell.forward(device, lanes, &mut state, &mut spikes)?;
+    cell.forward(device, lanes, Pass::train(0), &mut state, &mut spikes)?;
     let spikes = Activity::Spikes(spikes);
-    pool.forward(device, &spikes, Mode::Train)?;
+    pool.forward(device, &spikes, Pass::train(0))?;
 
     let pooled = pool.output_signal().map;
     let mut grad_pooled = Tensor::zeros(device, &[batch, steps, pooled.len()])?;

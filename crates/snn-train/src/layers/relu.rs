@@ -1,0 +1,88 @@
+//! The Non-Spiking baseline of SPSN: a projection and a rectifier, every step for itself.
+
+use snn_core::{Activity, Backend, Kind, Layer, Mode, Parameter, Pass, Result, Signal, Tensor};
+
+use super::Projection;
+
+/// A projection followed by a rectifier.
+#[derive(Debug)]
+pub struct ReluLayer<B: Backend> {
+    input: Signal,
+    output: Signal,
+    projection: Box<dyn Projection<B>>,
+    sums: B::Buffer<B::Real>,
+    given: Activity<B>,
+}
+
+impl<B: Backend> ReluLayer<B> {
+    /// Puts the two together; `output` is taken as a sequence.
+    ///
+    /// # Errors
+    ///
+    /// If the device has no memory left.
+    pub fn new(device: &B, input: Signal, output: Signal, projection: Box<dyn Projection<B>>) -> Result<Self> {
+        let output = Signal { kind: Kind::Sequence, ..output };
+        let given = Activity::Sequence(Tensor::zeros(device, &[0])?);
+        Ok(Self { input, output, projection, sums: device.zeros(0)?, given })
+    }
+}
+
+impl<B: Backend> Layer<B> for ReluLayer<B> {
+    fn name(&self) -> String {
+        format!("relu {} -> {}", self.input.width(), self.output.width())
+    }
+
+    fn input(&self) -> Signal {
+        self.input
+    }
+
+    fn output_signal(&self) -> Signal {
+        self.output
+    }
+
+    fn forward(&mut self, device: &B, input: &Activity<B>, _: Pass) -> Result<()> {
+        if !matches!(input, Activity::Spikes(_) | Activity::Sequence(_)) {
+            return Err(input.unwanted("relu", Kind::Spikes));
+        }
+        let lanes = input.lanes(device, self.output.steps, self.output.width());
+        let Activity::Sequence(given) = &mut self.given else {
+            return Err(self.given.unwanted("the layer's output", Kind::Sequence));
+        };
+        given.resize(device, &[lanes.batch, lanes.steps, lanes.width])?;
+        self.projection.forward(device, input, lanes.rows(), &mut given.data)?;
+        device.relu(&mut given.data)
+    }
+
+    fn output(&self) -> &Activity<B> {
+        &self.given
+    }
+
+    fn backward(
+        &mut self,
+        device: &B,
+        input: &Activity<B>,
+        grad_output: &mut Tensor<B>,
+        grad_input: Option<&mut Tensor<B>>,
+    ) -> Result<()> {
+        let lanes = input.lanes(device, self.output.steps, self.output.width());
+        let Activity::Sequence(given) = &self.given else {
+            return Err(self.given.unwanted("the layer's output", Kind::Sequence));
+        };
+        device.relu_grad(&given.data, &mut grad_output.data)?;
+        device.resize(&mut self.sums, lanes.batch * lanes.width)?;
+        device.sum_steps(lanes, &grad_output.data, &mut self.sums)?;
+        self.projection.backward(device, input, lanes.rows(), &grad_output.data, &self.sums, grad_input)
+    }
+
+    fn parameters(&self) -> Vec<&Parameter<B>> {
+        self.projection.parameters().into()
+    }
+
+    fn parameters_mut(&mut self) -> Vec<&mut Parameter<B>> {
+        self.projection.parameters_mut().into()
+    }
+
+    fn activity_bytes(&self, batch: usize, _: Mode) -> usize {
+        self.output.lanes(batch).len() * size_of::<B::Real>()
+    }
+}
