@@ -81,6 +81,7 @@ pub struct ParaLifCell<B: Backend> {
     name: &'static str,
     parameters: Filtered<B>,
     firings: Option<Firings<B>>,
+    fires: bool,
     recurring: Option<Recurring<B>>,
     no_spikes: B::Spikes,
 }
@@ -157,6 +158,7 @@ impl<B: Backend> ParaLifCell<B> {
                 majority,
                 evaluating: false,
             }),
+            fires: true,
             recurring,
             no_spikes: device.spikes(),
         })
@@ -172,18 +174,16 @@ impl<B: Backend> ParaLifCell<B> {
             name: "filter",
             parameters: Filtered::new(device, filter, None)?,
             firings: None,
+            fires: false,
             recurring: None,
             no_spikes: device.spikes(),
         })
     }
 
-    /// The same neurons without firing: what would fire is given out as it is.
+    /// The same neurons without output spikes: a readout. A recurrent one still fires its hidden state.
     #[must_use]
-    pub fn without_firing(mut self) -> Self {
-        if self.recurring.is_none() {
-            self.firings = None;
-        }
-        self
+    pub fn without_firing(self) -> Self {
+        Self { fires: false, ..self }
     }
 
     /// Uses the given noise instead of drawing.
@@ -217,9 +217,9 @@ impl<B: Backend> Cell<B> for ParaLifCell<B> {
             firings.draws.pass = pass.draw;
             firings.evaluating = pass.mode == Mode::Evaluate;
         }
-        let Self { parameters, firings, recurring, no_spikes, .. } = self;
+        let Self { parameters, firings, fires, recurring, no_spikes, .. } = self;
         let (filters, threshold) = (parameters.filters(), parameters.threshold());
-        let fire = |hidden| firings.as_ref().map(|f| f.fire(threshold, hidden));
+        let fire = |hidden| firings.as_ref().filter(|_| *fires || hidden).map(|f| f.fire(threshold, hidden));
         let Some(r) = recurring else {
             return device.paralif_forward(lanes, Some(filters), fire(false), state, spikes);
         };
@@ -251,12 +251,12 @@ impl<B: Backend> Cell<B> for ParaLifCell<B> {
         grad_membrane: Option<&B::Buffer<B::Real>>,
         sums: &mut B::Buffer<B::Real>,
     ) -> Result<()> {
-        let Self { parameters, firings, recurring, .. } = self;
-        let firings = &*firings;
+        let Self { parameters, firings, fires, recurring, .. } = self;
+        let (firings, fires) = (&*firings, *fires);
         let Some(r) = recurring else {
             let grads = FilterGrad { membrane: grad_membrane, current_sum: Some(sums), ..FilterGrad::default() };
             return parameters.backward(device, lanes, Collect::Set, grads, |filters, threshold, grads| {
-                let fire = firings.as_ref().map(|f| f.fire(threshold, false));
+                let fire = firings.as_ref().filter(|_| fires).map(|f| f.fire(threshold, false));
                 device.paralif_backward(lanes, Some(filters), fire, state, grad, grads)
             });
         };
@@ -267,7 +267,7 @@ impl<B: Backend> Cell<B> for ParaLifCell<B> {
         // Through firing to the membrane.
         let grads = FilterGrad { membrane: grad_membrane, ..FilterGrad::default() };
         parameters.backward(device, lanes, Collect::Set, grads, |_, threshold, grads| {
-            let fire = firings.as_ref().map(|f| f.fire(threshold, false));
+            let fire = firings.as_ref().filter(|_| fires).map(|f| f.fire(threshold, false));
             device.paralif_backward(lanes, None, fire, &r.total, grad, grads)
         })?;
         // Through the filters of the recurrent current to its weights and to what it carried.

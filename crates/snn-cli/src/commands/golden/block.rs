@@ -4,10 +4,8 @@ use anyhow::{Context, Result, bail};
 use snn_core::backend::{Leak, LeakGrad};
 use snn_core::neurons::block::{BlockNeuron, Start};
 use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
-use snn_core::reference::Reference;
-use snn_core::testkit::golden::{Array, Case, Precision};
-use snn_core::{Activity, Backend, Conv, Kind, Lanes, Layer, Map, Pass, Real, Signal, Spikes, Surrogate, Tensor};
-use snn_cpu::Cpu;
+use snn_core::testkit::golden::{Array, Case};
+use snn_core::{Activity, Backend, Conv, Kind, Lanes, Layer, Map, Pass, Signal, Surrogate, Tensor};
 use snn_train::config::{
     Init, IntegratorConfig, LayerConfig, LeakyConfig, LeakyModel, ModelConfig, OptimiserConfig, ReadoutConfig,
     ReadoutNeuron, Reduce, SurrogateConfig,
@@ -22,8 +20,8 @@ use snn_train::losses::CrossEntropy;
 use snn_train::optim::Optimiser;
 use snn_train::stack::Stack;
 
-use super::host;
-use super::{Implementation, Runner};
+use super::arrays::{activity, dense_weight, host, lift, set, upload, weight_back};
+use super::{Implementation, host_only, on_devices, transforms};
 
 /// The kinds of the system.
 pub(super) const KINDS: &[&str] = &[
@@ -38,57 +36,20 @@ pub(super) const KINDS: &[&str] = &[
 
 /// Everything that implements a kind, or nothing for a kind of another system.
 pub(super) fn implementations(kind: &str) -> Result<Option<Vec<Implementation>>> {
-    let on_host = |run: fn(&Case) -> Result<()>| {
-        let run: Runner = Box::new(run);
-        Ok(Some(vec![Implementation { name: "snn-data f32", precision: Precision::Single, run }]))
-    };
-    macro_rules! on_devices {
-        ($run:ident) => {{
-            let (reference, cpu) = (Reference::<f64>::new(), Cpu::new(2)?);
-            Ok(Some(vec![
-                Implementation {
-                    name: "reference f64",
-                    precision: Precision::Double,
-                    run: Box::new(move |case| $run(&reference, case)),
-                },
-                Implementation {
-                    name: "cpu f32",
-                    precision: Precision::Single,
-                    run: Box::new(move |case| $run(&cpu, case)),
-                },
-            ]))
-        }};
-    }
     match kind {
         "block_neurons" => on_devices!(neurons),
         "block_linear" => on_devices!(linear),
         "block_readout" => on_devices!(readout),
         "block_model" => on_devices!(model),
         "block_conv_pool" => on_devices!(conv_pool),
-        "block_transforms" => on_host(host::transforms),
-        "block_yinyang" => on_host(host::yinyang),
+        "block_transforms" => host_only(transforms::transforms),
+        "block_yinyang" => host_only(transforms::yinyang),
         _ => Ok(None),
     }
 }
 
 /// Golden arrays put time last; ours put neurons last.
 const SWAP: [usize; 3] = [0, 2, 1];
-
-fn lift<B: Backend>(values: &[f64]) -> Vec<B::Real> {
-    values.iter().map(|&v| B::Real::lit(v)).collect()
-}
-
-fn values<R: Real>(x: &[R]) -> Vec<f64> {
-    x.iter().map(|v| v.value()).collect()
-}
-
-fn upload<B: Backend>(device: &B, array: &Array) -> Result<B::Buffer<B::Real>> {
-    Ok(device.buffer_from(&lift::<B>(&array.data))?)
-}
-
-fn host<B: Backend>(device: &B, buffer: &B::Buffer<B::Real>) -> Result<Vec<f64>> {
-    Ok(values(&device.to_host(buffer)?))
-}
 
 /// `[B, T, N]` on the device back to the `[B, N, T]` of golden arrays.
 fn back(lanes: Lanes, data: Vec<f64>) -> Vec<f64> {
@@ -213,38 +174,8 @@ fn double_sum(threshold: f64, steps: usize, membrane: &[f64]) -> (Vec<f64>, Vec<
     (faulty, latency)
 }
 
-/// The input of a case as activity: spikes where all entries are counts, a sequence otherwise.
-fn activity<B: Backend>(device: &B, lanes: Lanes, x: &[f64]) -> Result<Activity<B>> {
-    match Spikes::from_dense(lanes, x) {
-        Ok(host) => {
-            let mut spikes = device.spikes();
-            device.upload_spikes(&host, &mut spikes)?;
-            Ok(Activity::Spikes(spikes))
-        }
-        Err(_) => {
-            let data = device.buffer_from(&lift::<B>(x))?;
-            Ok(Activity::Sequence(Tensor { shape: vec![lanes.batch, lanes.steps, lanes.width], data }))
-        }
-    }
-}
-
-/// Weights `[N, M]` of golden files as the `[M, N]` of ours.
-fn dense_weight(array: &Array) -> Vec<f64> {
-    array.permuted(&[1, 0]).data
-}
-
-/// Sets a projection's or a cell's parameter.
-fn set<B: Backend>(device: &B, parameter: &mut snn_core::Parameter<B>, data: &[f64]) -> Result<()> {
-    device.upload(&lift::<B>(data), &mut parameter.value.data).with_context(|| parameter.name)
-}
-
 fn decay_of<B: Backend>(device: &B, case: &Case, width: usize) -> Result<Decay<B>> {
     Ok(Decay::new(device, width, 0.0, case.option("beta_shared")?, case.option("beta_learnable")?)?)
-}
-
-/// `[N]`-gradients in the `[M, N]` layout back to `[N, M]`.
-fn weight_back(inputs: usize, outputs: usize, data: Vec<f64>) -> Vec<f64> {
-    Array { shape: vec![inputs, outputs], data }.permuted(&[1, 0]).data
 }
 
 fn linear<B: Backend>(device: &B, case: &Case) -> Result<()> {

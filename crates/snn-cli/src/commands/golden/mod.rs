@@ -2,8 +2,10 @@
 //!
 //! A runner belongs to a *kind*, not to a file: other shapes and seeds of the same kind must pass too.
 
+mod arrays;
 mod block;
-mod host;
+mod paralif;
+mod transforms;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -26,10 +28,40 @@ struct Implementation {
 }
 
 /// The kinds that have a runner, by system.
-const KINDS: &[(&str, &[&str])] = &[("block", block::KINDS)];
+const KINDS: &[(&str, &[&str])] = &[("block", block::KINDS), ("paralif", paralif::KINDS)];
 
-fn implementations(kind: &str) -> Result<Option<Vec<Implementation>>> {
-    block::implementations(kind)
+/// Everything that implements a kind of a system, or nothing where there is no such kind.
+fn implementations(system: &str, kind: &str) -> Result<Option<Vec<Implementation>>> {
+    match system {
+        "block" => block::implementations(kind),
+        "paralif" => paralif::implementations(kind),
+        _ => Ok(None),
+    }
+}
+
+/// A generic runner on the `f64` reference and on every backend.
+macro_rules! on_devices {
+    ($run:ident) => {{
+        let (reference, cpu) = (snn_core::reference::Reference::<f64>::new(), snn_cpu::Cpu::new(2)?);
+        Ok(Some(vec![
+            Implementation {
+                name: "reference f64",
+                precision: snn_core::testkit::golden::Precision::Double,
+                run: Box::new(move |case| $run(&reference, case)),
+            },
+            Implementation {
+                name: "cpu f32",
+                precision: snn_core::testkit::golden::Precision::Single,
+                run: Box::new(move |case| $run(&cpu, case)),
+            },
+        ]))
+    }};
+}
+use on_devices;
+
+/// A runner of what happens on the host alone.
+fn host_only(run: fn(&Case) -> Result<()>) -> Result<Option<Vec<Implementation>>> {
+    Ok(Some(vec![Implementation { name: "snn-data f32", precision: Precision::Single, run: Box::new(run) }]))
 }
 
 /// What became of the cases.
@@ -95,7 +127,7 @@ fn run_system(system: &str, folder: &Path, is_own: bool, args: &Golden, tally: &
         }
     }
     for entry in &index.cases {
-        let line = run_case(folder, entry, args, tally)?;
+        let line = run_case(system, folder, entry, args, tally)?;
         console::line(format_args!("{system}/{} [{}]: {line}", entry.file, entry.kind))?;
     }
     // In the project's own copy every kind that has a runner must have a case.
@@ -108,12 +140,12 @@ fn run_system(system: &str, folder: &Path, is_own: bool, args: &Golden, tally: &
 }
 
 /// Runs one case with all implementations; gives what to print.
-fn run_case(folder: &Path, entry: &Entry, args: &Golden, tally: &mut Tally) -> Result<String> {
+fn run_case(system: &str, folder: &Path, entry: &Entry, args: &Golden, tally: &mut Tally) -> Result<String> {
     if let Some(missing) = missing(folder, entry, args) {
         tally.skipped += 1;
         return Ok(format!("skipped, {missing}"));
     }
-    let Some(implementations) = implementations(&entry.kind)? else {
+    let Some(implementations) = implementations(system, &entry.kind)? else {
         tally.unclaimed += 1;
         return Ok("unclaimed, no runner for this kind".into());
     };

@@ -7,7 +7,9 @@ use serde::Deserialize;
 use snn_core::testkit::golden::{Array, Case};
 use snn_core::{Map, Spikes};
 use snn_data::transforms::augment::warp_perspective;
+use snn_data::transforms::bins::{Arithmetic, Edges, Rule};
 use snn_data::transforms::encode::{latency_step, normalise};
+use snn_data::transforms::raster::{Affine, Events};
 use snn_data::{Encode, InMemory, Input, Loader, LoaderOptions, Pipeline, Sample, SourceKind, synth};
 
 #[derive(Deserialize)]
@@ -157,6 +159,121 @@ pub(super) fn yinyang(case: &Case) -> Result<()> {
         let samples: Vec<Sample> = points.iter().map(|p| Sample { values: p.to_vec(), ..Sample::default() }).collect();
         let spikes = encode(SourceKind::Vectors(4), &samples, Encode::Latency { steps })?;
         case.compare(&set.times_array, &times_of(&spikes));
+    }
+    Ok(())
+}
+
+/// The events of a dense image `[T, N]` of counts.
+fn events(image: &Array) -> Events {
+    let mut events = Events::default();
+    for (at, &count) in image.data.iter().enumerate() {
+        for _ in 0..count as usize {
+            events.push((at / image.shape[1]) as u32, (at % image.shape[1]) as u32);
+        }
+    }
+    events
+}
+
+/// The kind `augment`: images moved and scaled, and a batch of samples that end together.
+pub(super) fn affine(case: &Case) -> Result<()> {
+    let (mut affine, mut out) = (Affine::default(), Events::default());
+    for prefix in case.option::<Vec<String>>("prefixes")? {
+        let image = case.array(&format!("{prefix}in"))?;
+        let [steps, width] = image.shape[..] else { bail!("{prefix}in has shape {:?}", image.shape) };
+        let scalar = |name: &str| case.array(&format!("{prefix}{name}")).map(|a| a.data[0]);
+        affine.set(steps, width, scalar("tx")?, scalar("scale")?);
+        affine.apply(&events(image), &mut out);
+        let mut dense = vec![0.0; steps * width];
+        out.steps.iter().zip(&out.units).for_each(|(&s, &u)| dense[s as usize * width + u as usize] += 1.0);
+        case.compare(&format!("{prefix}out"), &dense);
+    }
+    let names: Vec<String> = case.option("pad_inputs")?;
+    let mut samples = Vec::new();
+    let mut width = 0;
+    for name in names {
+        let image = case.array(&name)?;
+        width = image.shape[1];
+        let Events { steps, units } = events(image);
+        let times = steps.iter().map(|&s| (s as f32 + 0.5) * 1e-3).collect();
+        samples.push(Sample { units, times, ..Sample::default() });
+    }
+    let kind = SourceKind::Events { units: width, sensor: None };
+    case.compare("pad/out", &encode(kind, &samples, align(Rule::Floor, 1.0, false))?.to_dense());
+    Ok(())
+}
+
+fn align(rule: Rule, dt_ms: f32, half: bool) -> Encode {
+    Encode::Align { steps: 4096, dt_ms, rule, half, units: 0, group: 1, side: 0, channel: None }
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    prefix: String,
+    arithmetic: String,
+}
+
+#[derive(Deserialize)]
+struct Scheme {
+    name: String,
+    rule: String,
+    #[serde(default)]
+    unit: f64,
+    window: f64,
+}
+
+/// The kind `binning`: event times to bins, in each arithmetic and scheme.
+pub(super) fn binning(case: &Case) -> Result<()> {
+    let count: usize = case.option("n_samples")?;
+    for Stored { prefix, arithmetic } in case.option::<Vec<Stored>>("stored")? {
+        let arithmetic = match arithmetic.as_str() {
+            "float16" => Arithmetic::Half,
+            "float32" => Arithmetic::Single,
+            "float64" => Arithmetic::Double,
+            other => bail!("unknown arithmetic `{other}`"),
+        };
+        for scheme in case.option::<Vec<Scheme>>("schemes")? {
+            let name = format!("{prefix}{}", scheme.name);
+            let spsn = scheme.rule == "spsn";
+            let unit = if spsn { scheme.unit } else { scheme.window };
+            let mut quotients: Vec<Vec<f64>> = Vec::new();
+            for i in 0..count {
+                let units = case.array(&format!("{prefix}units{i}"))?;
+                let times = &case.array(&format!("{prefix}times{i}"))?.data;
+                if units.data.len() != times.len() {
+                    bail!("{prefix}units{i} has {} entries, its times {}", units.data.len(), times.len());
+                }
+                quotients.push(times.iter().map(|&t| arithmetic.quotient(t, unit)).collect());
+            }
+            let largest = quotients.iter().flatten().copied().fold(0.0, f64::max);
+            let edges = Edges::new(largest, scheme.window);
+            if spsn {
+                case.compare(&format!("{name}/max_duration"), &[largest.floor()]);
+                case.compare(&format!("{name}/max_bin"), &[edges.count() as f64]);
+            }
+            for (i, quotients) in quotients.iter().enumerate() {
+                let bin = |&q: &f64| if spsn { edges.bin(q) } else { Rule::Floor.bin(q) };
+                let bins: Vec<f64> = quotients.iter().map(|q| bin(q) as f64).collect();
+                case.compare(&format!("{name}/bins{i}"), &bins);
+                let last: Vec<f64> = bins.iter().copied().reduce(f64::max).into_iter().map(|b| b + 1.0).collect();
+                case.compare(&format!("{name}/steps{i}"), &last);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The kind `yinyang` of the paralif system: values, classes and their counts.
+pub(super) fn yinyang_rates(case: &Case) -> Result<()> {
+    for (split, first) in [("train", 64), ("test", 16)] {
+        let (seed, size) = (case.option(&format!("{split}_seed"))?, case.option(&format!("{split}_size"))?);
+        let (points, labels) = synth::yinyang::samples(seed, size);
+        let values: Vec<f64> = points[..first].iter().flatten().map(|&v| f64::from(v)).collect();
+        case.compare(&format!("{split}_vals_first{first}"), &values);
+        let classes: Vec<f64> = labels.iter().map(|&l| f64::from(l)).collect();
+        case.compare(&format!("{split}_class_first{first}"), &classes[..first]);
+        let counts: Vec<f64> =
+            (0..3).map(|class| labels.iter().filter(|&&l| l == class).count() as f64).collect();
+        case.compare(&format!("{split}_class_counts"), &counts);
     }
     Ok(())
 }
