@@ -36,6 +36,10 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Draw the course of one or several runs.
     Plot(Plot),
+    /// Make a model of weights that another program trained.
+    Import(Import),
+    /// Write a model's weights for another program.
+    Export(Export),
     /// Compute a figure or table of a paper.
     Reproduce(Reproduce),
     /// Print a completion script for a shell.
@@ -106,6 +110,41 @@ pub(crate) struct Train {
     /// Print one JSON object per line; the last one holds the result.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// The weights: an npz archive with the names of the SPSN or the ParaLIF repository.
+    pub(crate) weights: PathBuf,
+    /// The preset or configuration file whose layers the weights belong to.
+    #[arg(long = "as", value_name = "PRESET|FILE")]
+    pub(crate) experiment: String,
+    #[command(flatten)]
+    pub(crate) changes: Changes,
+    /// The directory that receives `model.safetensors` and `config.toml`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// The model: `model.safetensors` of a run, or the run's directory.
+    pub(crate) model: PathBuf,
+    /// The npz archive to write.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Whose names the arrays get.
+    #[arg(long, value_enum, default_value_t = WeightNames::Paralif)]
+    pub(crate) names: WeightNames,
+}
+
+/// The naming of exported weights.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum WeightNames {
+    /// `k.fc.weight`, as the SPSN repository.
+    Spsn,
+    /// `2k.weight`, as the ParaLIF repository.
+    Paralif,
 }
 
 #[derive(Debug, Args)]

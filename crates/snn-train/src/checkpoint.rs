@@ -214,6 +214,18 @@ fn load_weights<B: Backend>(device: &B, path: &Path, file: &SafeTensors<'_>, sta
     Ok(())
 }
 
+/// The axes of a tensor in a weights file.
+///
+/// # Errors
+///
+/// [`Error::Checkpoint`] if there is no such tensor, [`Error::Io`].
+pub fn shape_of(path: &Path, name: &str) -> Result<Vec<usize>> {
+    let bytes = read(path)?;
+    let file = open(path, &bytes)?;
+    let missing = |_| Error::Checkpoint { path: path.to_owned(), reason: format!("has no tensor `{name}`") };
+    Ok(file.tensor(name).map_err(missing)?.shape().to_vec())
+}
+
 /// The experiment that a weights file belongs to, as TOML.
 ///
 /// # Errors

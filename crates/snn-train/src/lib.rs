@@ -4,6 +4,7 @@
 //! * [`layers`], [`stack`] — models, built from a config, generic over [`snn_core::Backend`].
 //! * [`losses`], [`optim`], [`schedule`] — what closes the loop; [`trainer`] — the loop itself.
 //! * [`checkpoint`] — atomic, resumed with the same bits; [`log`](mod@log) — JSON lines and TensorBoard.
+//! * [`interchange`] — weights of other programs, read and written.
 //! * [`health`] — silent, saturated and exploding layers, with a hint on what to change.
 //!
 //! No argument parsing and no printing: a run reports to an [`Observer`].
@@ -12,6 +13,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod health;
+pub mod interchange;
 pub mod layers;
 pub mod log;
 pub mod losses;

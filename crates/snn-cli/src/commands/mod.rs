@@ -4,6 +4,7 @@ mod data;
 mod eval;
 mod golden;
 mod info;
+mod interchange;
 mod plot;
 mod presets;
 mod train;
@@ -32,6 +33,8 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Data(args) => data::run(&args, quiet),
         Command::Bench(args) => crate::bench::run(&args, quiet),
         Command::Plot(args) => plot::run(&args),
+        Command::Import(args) => interchange::import(&args),
+        Command::Export(args) => interchange::export(&args),
         Command::Reproduce(args) => crate::reproduce::run(&args, quiet),
         Command::Golden(args) => golden::run(&args),
         Command::Completions { shell } => {

@@ -3,6 +3,7 @@
 mod documents;
 mod errors;
 mod golden;
+mod interchange;
 mod interfaces;
 #[cfg(unix)]
 mod interrupted;

@@ -1,0 +1,3 @@
+//! Weights of other programs: one file for each format.
+
+pub mod npz;
