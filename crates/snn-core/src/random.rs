@@ -38,8 +38,10 @@ pub enum Purpose {
     Test = 8,
 }
 
-const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
-const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
+/// The two multipliers of a round of [`philox`].
+pub const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
+/// What the key grows by in every round of [`philox`].
+pub const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 
 /// The Philox-4x32-10 bijection: 128 random bits from a 128-bit counter and a 64-bit key.
 #[inline]

@@ -1,6 +1,6 @@
 //! Elementary functions and random draws in the form that loops over slices vectorise: no branches, no calls.
 
-use snn_core::random::{SpikeDraws, philox};
+use snn_core::random::{MULTIPLIERS, SpikeDraws, WEYL};
 
 /// `exp(x)` within 2 units in the last place; arguments beyond `[-87, 88]` are taken as the nearest bound.
 #[inline(always)]
@@ -50,14 +50,43 @@ pub(crate) fn draw_row(draws: &SpikeDraws, sample: usize, step: usize, width: us
     draw_blocks(start, key, a, b, c, d);
 }
 
+/// Blocks that are computed side by side: a register of the widest vectors holds as many words.
+const SIDE: usize = 16;
+
 #[inline(always)]
 fn draw_blocks(start: [u32; 4], key: [u32; 2], a: &mut [u32], b: &mut [u32], c: &mut [u32], d: &mut [u32]) {
-    let n = a.len();
-    let (b, c, d) = (&mut b[..n], &mut c[..n], &mut d[..n]);
-    for i in 0..n {
-        let counter = [start[0].wrapping_add(i as u32), start[1], start[2], start[3]];
-        [a[i], b[i], c[i], d[i]] = philox(counter, key);
+    let rows = a.chunks_mut(SIDE).zip(b.chunks_mut(SIDE)).zip(c.chunks_mut(SIDE).zip(d.chunks_mut(SIDE)));
+    for (at, ((a, b), (c, d))) in (0_u32..).step_by(SIDE).zip(rows) {
+        let words = philox_side(start, key, at);
+        for (out, words) in [a, b, c, d].into_iter().zip(&words) {
+            match <&mut [u32; SIDE]>::try_from(&mut *out) {
+                Ok(out) => *out = *words,
+                Err(_) => out.copy_from_slice(&words[..out.len()]),
+            }
+        }
     }
+}
+
+/// [`SIDE`] blocks of [`snn_core::random::philox`], whose counters differ in the first word alone; word by word.
+#[inline(always)]
+fn philox_side(start: [u32; 4], mut key: [u32; 2], at: u32) -> [[u32; SIDE]; 4] {
+    let mut words = start.map(|word| [word; SIDE]);
+    for (k, word) in (0_u32..).zip(&mut words[0]) {
+        *word = word.wrapping_add(at + k);
+    }
+    for _ in 0..10 {
+        let [x0, x1, x2, x3] = words;
+        for k in 0..SIDE {
+            let a = u64::from(MULTIPLIERS[0]) * u64::from(x0[k]);
+            let b = u64::from(MULTIPLIERS[1]) * u64::from(x2[k]);
+            words[0][k] = (b >> 32) as u32 ^ x1[k] ^ key[0];
+            words[1][k] = b as u32;
+            words[2][k] = (a >> 32) as u32 ^ x3[k] ^ key[1];
+            words[3][k] = a as u32;
+        }
+        key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+    }
+    words
 }
 
 #[cfg(test)]

@@ -152,11 +152,15 @@ impl<'a> Plan<'a> {
         for t in (0..self.lanes.steps).rev() {
             let cut = t * width..(t + 1) * width;
             let (u, row) = (&state[cut.clone()], &mut grad[cut.clone()]);
-            carry_row(&self.decays.beta, &gu, &mut gv);
-            if let Some(given) = grad_membrane {
-                add_row(&given[cut.clone()], &mut gv);
+            if t > 0 {
+                simd::prefetch(&state[(t - 1) * width..t * width]);
             }
             over_row(u, &self.thresholds, &mut over);
+            if let Some(given) = grad_membrane {
+                gv.copy_from_slice(&given[cut.clone()]);
+            } else if self.neuron.recurrence == Recurrence::Relu {
+                gv.fill(0.0);
+            }
             if self.neuron.recurrence != Recurrence::None {
                 transposed_product(transposed, &q, &mut back);
                 match self.neuron.recurrence {
@@ -166,17 +170,18 @@ impl<'a> Plan<'a> {
             }
             if self.neuron.fires {
                 slope_row(self.neuron.surrogate, &over, &mut d);
-                d.iter_mut().zip(&*row).for_each(|(d, g)| *d *= g);
+                multiply_row(row, &mut d);
                 if let Some(sum) = rows.threshold.as_deref_mut() {
                     subtract_row(&d, sum);
                 }
             }
-            reset_row(&d, &over, &gv, &mut gu);
+            reset_row(&self.decays.beta, &d, &over, &gv, &mut gu);
             match gates.is_empty() {
-                true => synapse_back_row(&self.decays.alpha, &self.decays.gain, &gu, &mut q),
-                false => gated_back_row(&self.decays.alpha, &self.decays.gain, &gates[cut.clone()], &gu, &mut q),
+                true => synapse_back_row(&self.decays.alpha, &self.decays.gain, &gu, &mut q, row),
+                false => {
+                    gated_back_row(&self.decays.alpha, &self.decays.gain, &gates[cut.clone()], &gu, &mut q, row);
+                }
             }
-            row.copy_from_slice(&q);
             if let Some(sum) = rows.sum.as_deref_mut() {
                 add_row(&q, sum);
             }
@@ -252,12 +257,13 @@ fn add_scaled_row(a: f32, x: &[f32], y: &mut [f32]) {
     }
 }
 
+/// `y *= x`.
 #[inline(always)]
-fn carry_row(beta: &[f32], gu: &[f32], gv: &mut [f32]) {
-    let n = gv.len();
-    let (beta, gu) = (&beta[..n], &gu[..n]);
+fn multiply_row(x: &[f32], y: &mut [f32]) {
+    let n = y.len();
+    let x = &x[..n];
     for k in 0..n {
-        gv[k] = beta[k] * gu[k];
+        y[k] *= x[k];
     }
 }
 
@@ -280,31 +286,34 @@ fn add_where_positive(u: &[f32], over: &[f32], back: &[f32], gv: &mut [f32]) {
     }
 }
 
-/// `gu = d + gv`, without `gv` where the neuron fired.
+/// `gu = d + (gv + beta gu)`, without the second part where the neuron fired.
 #[inline(always)]
-fn reset_row(d: &[f32], over: &[f32], gv: &[f32], gu: &mut [f32]) {
+fn reset_row(beta: &[f32], d: &[f32], over: &[f32], gv: &[f32], gu: &mut [f32]) {
     let n = gu.len();
-    let (d, over, gv) = (&d[..n], &over[..n], &gv[..n]);
+    let (beta, d, over, gv) = (&beta[..n], &d[..n], &over[..n], &gv[..n]);
     for k in 0..n {
-        gu[k] = d[k] + if over[k] > 0.0 { 0.0 } else { gv[k] };
+        gu[k] = d[k] + if over[k] > 0.0 { 0.0 } else { gv[k] + beta[k] * gu[k] };
     }
 }
 
+/// `q = gain gu + alpha q`, which is also the gradient on the current.
 #[inline(always)]
-fn synapse_back_row(alpha: &[f32], gain: &[f32], gu: &[f32], q: &mut [f32]) {
+fn synapse_back_row(alpha: &[f32], gain: &[f32], gu: &[f32], q: &mut [f32], out: &mut [f32]) {
     let n = q.len();
-    let (alpha, gain, gu) = (&alpha[..n], &gain[..n], &gu[..n]);
+    let (alpha, gain, gu, out) = (&alpha[..n], &gain[..n], &gu[..n], &mut out[..n]);
     for k in 0..n {
         q[k] = gain[k] * gu[k] + alpha[k] * q[k];
+        out[k] = q[k];
     }
 }
 
 #[inline(always)]
-fn gated_back_row(alpha: &[f32], gain: &[f32], gates: &[f32], gu: &[f32], q: &mut [f32]) {
+fn gated_back_row(alpha: &[f32], gain: &[f32], gates: &[f32], gu: &[f32], q: &mut [f32], out: &mut [f32]) {
     let n = q.len();
-    let (alpha, gain, gates, gu) = (&alpha[..n], &gain[..n], &gates[..n], &gu[..n]);
+    let (alpha, gain, gates, gu, out) = (&alpha[..n], &gain[..n], &gates[..n], &gu[..n], &mut out[..n]);
     for k in 0..n {
         q[k] = gain[k] * gates[k] * gu[k] + alpha[k] * q[k];
+        out[k] = q[k];
     }
 }
 

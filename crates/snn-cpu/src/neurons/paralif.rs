@@ -157,11 +157,16 @@ fn gumbel_slopes(source: Source<'_>, temperature: f32, v: &[f32], noise: &[f32],
                 out[k] = g[k] * 2.0 * y * (1.0 - y);
             }
         }
-        _ => {
-            let drawn = matches!(source, Source::Drawn(_));
+        Source::Drawn(_) => {
             for k in 0..n {
-                let logistic = if drawn { (noise[k] / (1.0 - noise[k])).ln() } else { noise[k] };
+                let logistic = (noise[k] / (1.0 - noise[k])).ln();
                 let y = sigmoid((v[k] + v[k] + logistic) * inverse);
+                out[k] = g[k] * 2.0 * inverse * y * (1.0 - y);
+            }
+        }
+        Source::Given(_) => {
+            for k in 0..n {
+                let y = sigmoid((v[k] + v[k] + noise[k]) * inverse);
                 out[k] = g[k] * 2.0 * inverse * y * (1.0 - y);
             }
         }
