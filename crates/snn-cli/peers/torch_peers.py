@@ -231,24 +231,49 @@ class Bernoulli(torch.autograd.Function):
 
 
 class Spsn(Layer):
-    """Two leaky filters by FFT of length 2T, then a stochastic spike ('sb' or 'gs')."""
+    """Two leaky filters by FFT of length 2T, or step by step (`loop`), then a firing function: stochastic ('sb', 'gs'),
+    a threshold ('t') or a threshold on the rise ('d'). `recurrent`: the spikes of the filtered current drive a second
+    pass of the filters, one step late."""
 
-    def __init__(self, n_in, n, steps, mode="sb", tau_mem=20.0, tau_syn=20.0, **_):
+    def __init__(self, n_in, n, steps, mode="sb", tau_mem=20.0, tau_syn=20.0, recurrent=False, loop=False, **_):
         super().__init__(n_in, n)
-        alpha, beta = math.exp(-1 / tau_syn), math.exp(-1 / tau_mem)
+        self.alpha, self.decay = math.exp(-1 / tau_syn), math.exp(-1 / tau_mem)
         t = torch.arange(steps).float()
-        self.register_buffer("response", torch.fft.rfft(alpha ** t, n=2 * steps)
-                             * torch.fft.rfft((1 - beta) * beta ** t, n=2 * steps))
-        self.mode = mode
+        self.register_buffer("response", torch.fft.rfft(self.alpha ** t, n=2 * steps)
+                             * torch.fft.rfft((1 - self.decay) * self.decay ** t, n=2 * steps))
+        self.mode, self.loop = mode, loop
+        self.threshold = torch.nn.Parameter(torch.tensor(0.1 if mode == "d" else 1.0))
+        self.back = torch.nn.Linear(n, n) if recurrent else None
 
-    def neuron(self, current):
+    def filtered(self, current):
+        if self.loop:
+            syn = torch.zeros_like(current[:, :, 0])
+            v = torch.zeros_like(syn)
+            out = []
+            for drive in over_time(current):
+                syn = self.alpha * syn + drive
+                v = self.decay * v + (1 - self.decay) * syn
+                out.append(v)
+            return torch.stack(out, 2)
         steps = current.shape[2]
-        v = torch.fft.irfft(torch.fft.rfft(current, n=2 * steps) * self.response, n=2 * steps)[:, :, :steps]
+        return torch.fft.irfft(torch.fft.rfft(current, n=2 * steps) * self.response, n=2 * steps)[:, :, :steps]
+
+    def fire(self, v):
         if self.mode == "sb":
             return Bernoulli.apply(torch.sigmoid(v))
-        noise = -torch.log(-torch.log(torch.rand(v.shape + (2,), device=v.device)))
-        soft = torch.softmax(torch.stack([v + noise[..., 0], -v + noise[..., 1]]), 0)[0]
-        return (soft > 0.5).float() - soft.detach() + soft
+        if self.mode == "gs":
+            noise = -torch.log(-torch.log(torch.rand(v.shape + (2,), device=v.device)))
+            soft = torch.softmax(torch.stack([v + noise[..., 0], -v + noise[..., 1]]), 0)[0]
+            return (soft > 0.5).float() - soft.detach() + soft
+        rise = v - F.pad(v, (1, 0))[:, :, :-1] if self.mode == "d" else v
+        return spike(rise - self.threshold.relu(), 100.0)
+
+    def neuron(self, current):
+        v = self.filtered(current)
+        if self.back is not None:
+            hidden = self.fire(F.pad(v, (1, 0))[:, :, :-1])
+            v = v + self.filtered(current + self.back(hidden.transpose(1, 2)).transpose(1, 2))
+        return self.fire(v)
 
 
 class Lif(Layer):
@@ -304,6 +329,9 @@ class SpikingJellyLif(Layer):
 PEERS = {
     "block": Block, "single": Single, "multi": Multi, "alif": Adaptive, "alif-block": AdaptiveBlock,
     "spsn-sb": Spsn, "spsn-gs": lambda **kw: Spsn(mode="gs", **kw), "lif": Lif,
+    "paralif-t": lambda **kw: Spsn(mode="t", **kw), "paralif-d": lambda **kw: Spsn(mode="d", **kw),
+    "paralif-t-loop": lambda **kw: Spsn(mode="t", loop=True, **kw),
+    "paralif-t-recurrent": lambda **kw: Spsn(mode="t", recurrent=True, **kw),
     "snntorch": SnnTorchLeaky, "spikingjelly": SpikingJellyLif,
 }
 
@@ -322,7 +350,8 @@ def time_one(name, batch, steps, n_in, n, args):
     sync = torch.cuda.synchronize if device == "cuda" else (lambda: None)
     generator = torch.Generator().manual_seed(args.seed)
     torch.manual_seed(args.seed)
-    layer = PEERS[name](n_in=n_in, n=n, steps=steps, refractory=args.refractory, device=device).to(device)
+    tau = {} if args.tau is None else {"tau_mem": args.tau, "tau_syn": args.tau}
+    layer = PEERS[name](n_in=n_in, n=n, steps=steps, refractory=args.refractory, device=device, **tau).to(device)
     if args.compile:
         layer = torch.compile(layer)
     forward, backward = [], []
@@ -332,11 +361,13 @@ def time_one(name, batch, steps, n_in, n, args):
         x = synthetic_spikes(batch, n_in, steps, args.density, generator).to(device)
         sync()
         start = time.perf_counter()
-        y = layer(x)
+        with torch.set_grad_enabled(not args.forward_only):
+            y = layer(x)
         sync()
         middle = time.perf_counter()
-        y.sum().backward()
-        sync()
+        if not args.forward_only:
+            y.sum().backward()
+            sync()
         end = time.perf_counter()
         if i > 0:
             forward.append(middle - start)
@@ -371,6 +402,8 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--sliced", action="store_true", help="time loops slice the current, as the originals do")
+    parser.add_argument("--tau", type=float, default=None, help="time constants of spsn, paralif and lif, in steps")
+    parser.add_argument("--forward-only", action="store_true", help="no backward pass, and nothing kept for one")
     parser.add_argument("--list", action="store_true")
     args = parser.parse_args()
     if args.list:

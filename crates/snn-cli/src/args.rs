@@ -346,12 +346,15 @@ pub(crate) struct Reproduce {
     /// Directory of results.
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub(crate) out: PathBuf,
-    /// A Python with torch, to time the peers in the same run (figure 3).
+    /// A Python with torch, to time the peers in the same run (figure3, paralif-time).
     #[arg(long, value_name = "PYTHON")]
     pub(crate) peer_python: Option<PathBuf>,
     /// Data sets to use, comma separated [default: all that are present, or built-in ones].
     #[arg(long, value_delimiter = ',')]
     pub(crate) sets: Vec<String>,
+    /// Also train under the noise of each test (paralif-robustness).
+    #[arg(long)]
+    pub(crate) train_noise: bool,
 }
 
 #[derive(Debug, Args)]

@@ -210,6 +210,29 @@ pub enum TimeReduction {
     SoftmaxSum,
 }
 
+/// What channels are normalised with; slices of one entry for each channel.
+#[derive(Debug)]
+pub struct ChannelNorm<'a, M: Memory> {
+    /// Added to the variance.
+    pub eps: f64,
+    /// Subtracted.
+    pub mean: &'a M::Buffer<M::Real>,
+    /// Divides, its root.
+    pub variance: &'a M::Buffer<M::Real>,
+    /// Multiplies after that.
+    pub gain: &'a M::Buffer<M::Real>,
+    /// Is added last.
+    pub offset: &'a M::Buffer<M::Real>,
+}
+
+impl<M: Memory> Clone for ChannelNorm<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: Memory> Copy for ChannelNorm<'_, M> {}
+
 /// Linear algebra: everything without a state over time.
 ///
 /// Weights of a dense layer are `[M, N]`, inputs by outputs, so that an input's row is contiguous; those of a
@@ -435,6 +458,100 @@ pub trait LinAlg: SpikeMemory {
         grad_input: &mut Self::Buffer<Self::Real>,
     ) -> Result<()>;
 
+    /// Mean pooling of `rows` dense maps.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn pool_mean(
+        &self,
+        pool: &Pool,
+        rows: usize,
+        x: &Self::Buffer<Self::Real>,
+        out: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// Mean pooling of spikes, every step for itself; the means are no counts, so `out[rows, N]` is dense.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn pool_spikes_mean(&self, pool: &Pool, spikes: &Self::Spikes, out: &mut Self::Buffer<Self::Real>) -> Result<()>;
+
+    /// Adjoint of both kinds of mean pooling; units of a dropped rest get 0.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn pool_mean_grad(
+        &self,
+        pool: &Pool,
+        rows: usize,
+        grad: &Self::Buffer<Self::Real>,
+        grad_input: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// Mean and variance (the sum of squares divided by the number of rows) of every channel of `x[rows, C]`; `C` is
+    /// the length of `mean`. Maps are channel-last, so every position of a map is a row.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn channel_moments(
+        &self,
+        x: &Self::Buffer<Self::Real>,
+        mean: &mut Self::Buffer<Self::Real>,
+        variance: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// Normalises channels in place, `h = (x - mean) / sqrt(variance + eps)` and `x = gain h + offset`, and writes `h`
+    /// to `normalised` if it is wanted.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn normalise_channels(
+        &self,
+        norm: ChannelNorm<'_, Self>,
+        x: &mut Self::Buffer<Self::Real>,
+        normalised: Option<&mut Self::Buffer<Self::Real>>,
+    ) -> Result<()>;
+
+    /// Adjoint of [`LinAlg::normalise_channels`] with the moments of its own input: `normalised` enters as `h` and
+    /// leaves as the gradient on the input, through the moments too.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn normalise_channels_grad(
+        &self,
+        norm: ChannelNorm<'_, Self>,
+        grad: &Self::Buffer<Self::Real>,
+        normalised: &mut Self::Buffer<Self::Real>,
+        grad_gain: &mut Self::Buffer<Self::Real>,
+        grad_offset: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// `out[b, t, n] = spikes[b, t, n]` where `mask[b, n]` is not 0, nothing elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn mask_spikes(&self, mask: &Self::Buffer<Self::Real>, spikes: &Self::Spikes, out: &mut Self::Spikes)
+    -> Result<()>;
+
+    /// `x[b, t, n] *= mask[b, n]`.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn mask_values(
+        &self,
+        lanes: Lanes,
+        mask: &Self::Buffer<Self::Real>,
+        x: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
     /// Reduces `x[B, T, N]` over time to `out[B, N]`; `at[B, N]` receives the step of a maximum.
     ///
     /// # Errors
@@ -475,6 +592,36 @@ pub trait LinAlg: SpikeMemory {
         classes: usize,
         logits: &Self::Buffer<Self::Real>,
         targets: &Self::Buffer<u32>,
+        losses: &mut Self::Buffer<Self::Real>,
+        grad: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// The same for targets that are a share of every class, `[B, K]`, each row with the sum 1: smoothed or mixed
+    /// labels.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn soft_cross_entropy(
+        &self,
+        classes: usize,
+        logits: &Self::Buffer<Self::Real>,
+        targets: &Self::Buffer<Self::Real>,
+        losses: &mut Self::Buffer<Self::Real>,
+        grad: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// Mean squared error of `outputs[B, K]` against `targets[B, K]`: `losses[b]`, the mean over the classes, and `grad`
+    /// of the mean over the batch.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn squared_error(
+        &self,
+        classes: usize,
+        outputs: &Self::Buffer<Self::Real>,
+        targets: &Self::Buffer<Self::Real>,
         losses: &mut Self::Buffer<Self::Real>,
         grad: &mut Self::Buffer<Self::Real>,
     ) -> Result<()>;
@@ -799,6 +946,121 @@ pub trait CubaOps: SpikeMemory {
     ) -> Result<()>;
 }
 
+/// The size of a projection with delays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delays {
+    /// Outputs, N.
+    pub width: usize,
+    /// Delays, D: an input of step `t` reaches steps `t` to `t + D - 1`.
+    pub delays: usize,
+}
+
+/// How delays of synapses become a kernel over delays.
+#[derive(Debug)]
+pub struct DelayKernel<'a, M: Memory> {
+    /// Weights `[M, N]`.
+    pub weight: &'a M::Buffer<M::Real>,
+    /// Positions `[M, N]`, steps, between 0 and `D - 1`.
+    pub position: &'a M::Buffer<M::Real>,
+    /// Width of the bell around the position, one entry, steps, above 0; absent for a single peak at the nearest whole
+    /// position, a half going up.
+    pub sigma: Option<&'a M::Buffer<M::Real>>,
+}
+
+impl<M: Memory> Clone for DelayKernel<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: Memory> Copy for DelayKernel<'_, M> {}
+
+/// Projections whose synapses have delays of their own: convolutions over time with kernels `[M, D, N]`.
+///
+/// ```text
+/// K[i,d,n] = w[i,n] g[i,d,n],   g[i,:,n] = softmax over d of -(d - p[i,n])^2 / (2 sigma^2)               (DLY-1)
+/// out[b,t,n] = sum over i and d of K[i,d,n] x[b,t-d,i]                                                (DLY-2)
+/// dL/dw = sum over d of dL/dK g;   dL/dp = w / sigma^2 sum over d of dL/dK g (d - sum of g d)               (DLY-3)
+/// ```
+///
+/// `g` is the bell curve at whole delays, made to sum to 1: delays are learned by moving `p` and lowering sigma
+/// (Hammouamri et al., "Learning delays in spiking neural networks using dilated convolutions with learnable spacings",
+/// ICLR 2024).
+pub trait DelayOps: SpikeMemory {
+    /// The kernel `[M, D, N]`, see (DLY-1).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`](crate::Error::Shape) if a buffer does not fit, as for all operations below.
+    fn delay_kernel(
+        &self,
+        delays: Delays,
+        parameters: DelayKernel<'_, Self>,
+        kernel: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// The adjoint of [`DelayOps::delay_kernel`], which must have a sigma; see (DLY-3).
+    ///
+    /// # Errors
+    ///
+    /// See [`DelayOps::delay_kernel`].
+    fn delay_kernel_grad(
+        &self,
+        delays: Delays,
+        parameters: DelayKernel<'_, Self>,
+        grad_kernel: &Self::Buffer<Self::Real>,
+        grad_weight: &mut Self::Buffer<Self::Real>,
+        grad_position: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// `out[B, T, N]` of delayed spikes, see (DLY-2).
+    ///
+    /// # Errors
+    ///
+    /// See [`DelayOps::delay_kernel`].
+    fn delay_forward(
+        &self,
+        delays: Delays,
+        spikes: &Self::Spikes,
+        kernel: &Self::Buffer<Self::Real>,
+        out: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// The gradient on the kernel: `grad_kernel[i, d, n] = sum over b and t of x[b,t-d,i] grad[b,t,n]`.
+    ///
+    /// # Errors
+    ///
+    /// See [`DelayOps::delay_kernel`].
+    fn delay_weight_grad(
+        &self,
+        delays: Delays,
+        spikes: &Self::Spikes,
+        grad: &Self::Buffer<Self::Real>,
+        grad_kernel: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// The gradient on inputs of the size `lanes`: `grad_input[b,t,i] = sum over d and n of K[i,d,n] grad[b,t+d,n]`.
+    ///
+    /// # Errors
+    ///
+    /// See [`DelayOps::delay_kernel`].
+    fn delay_input_grad(
+        &self,
+        delays: Delays,
+        lanes: Lanes,
+        grad: &Self::Buffer<Self::Real>,
+        kernel: &Self::Buffer<Self::Real>,
+        grad_input: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// `x = clamp(x, low, high)`.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails.
+    fn clamp(&self, low: f64, high: f64, x: &mut Self::Buffer<Self::Real>) -> Result<()>;
+}
+
 /// One parameter with its gradient and the optimiser's moments, as an update sees it.
 #[derive(Debug)]
 pub struct UpdateSlot<'a, M: Memory> {
@@ -886,6 +1148,6 @@ pub trait Optimise: Memory {
 /// A device that trains every model: the sum of all the traits above.
 ///
 /// A new neuron family adds its trait here and nothing else changes.
-pub trait Backend: LinAlg + LifOps + BlockOps + ParaLifOps + CubaOps + Optimise {}
+pub trait Backend: LinAlg + DelayOps + LifOps + BlockOps + ParaLifOps + CubaOps + Optimise {}
 
-impl<B: LinAlg + LifOps + BlockOps + ParaLifOps + CubaOps + Optimise> Backend for B {}
+impl<B: LinAlg + DelayOps + LifOps + BlockOps + ParaLifOps + CubaOps + Optimise> Backend for B {}

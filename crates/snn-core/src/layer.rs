@@ -21,6 +21,8 @@ pub struct Parameter<B: Backend> {
     pub learnable: bool,
     /// Whether weight decay applies (weights, not biases or decays).
     pub decays: bool,
+    /// Factor on the learning rate; 1 for nearly everything.
+    pub rate: f64,
 }
 
 impl<B: Backend> Parameter<B> {
@@ -32,13 +34,26 @@ impl<B: Backend> Parameter<B> {
     pub fn new(device: &B, name: &'static str, shape: &[usize], values: &[B::Real]) -> Result<Self> {
         let mut value = Tensor::zeros(device, shape)?;
         device.upload(values, &mut value.data)?;
-        Ok(Self { name, value, grad: Tensor::zeros(device, shape)?, learnable: true, decays: name == "weight" })
+        Ok(Self {
+            name,
+            value,
+            grad: Tensor::zeros(device, shape)?,
+            learnable: true,
+            decays: name == "weight",
+            rate: 1.0,
+        })
     }
 
     /// The same parameter, learnable or fixed.
     #[must_use]
     pub fn with_learnable(self, learnable: bool) -> Self {
         Self { learnable, ..self }
+    }
+
+    /// The same parameter with another factor on its learning rate.
+    #[must_use]
+    pub fn with_rate(self, rate: f64) -> Self {
+        Self { rate, ..self }
     }
 }
 
@@ -118,6 +133,17 @@ pub trait Layer<B: Backend>: Debug + Send {
     /// reaches them from above: how firing rates are regularised.
     fn set_rate_gradient(&mut self, on_spikes: f64, on_recurrent: f64) {
         let _ = (on_spikes, on_recurrent);
+    }
+
+    /// Says that `finished` of `epochs` epochs are done: for what changes in the course of training beside the
+    /// learning rate.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails.
+    fn set_epoch(&mut self, device: &B, finished: u32, epochs: u32) -> Result<()> {
+        let _ = (device, finished, epochs);
+        Ok(())
     }
 
     /// Computes the gradients of the parameters and, if `grad_input` is given, of the input.

@@ -5,11 +5,12 @@
 //! spikes are dense arrays of the scalar and carry derivatives along. It is slow on purpose.
 
 mod cuba;
+mod delays;
 mod paralif;
 
 use crate::backend::{
-    BlockOps, Gemm, Leak, LeakGrad, LifOps, LinAlg, Memory, Optimise, SpikeMemory, TimeReduction, Update, UpdateRule,
-    UpdateSlot,
+    BlockOps, ChannelNorm, Gemm, Leak, LeakGrad, LifOps, LinAlg, Memory, Optimise, SpikeMemory, TimeReduction, Update,
+    UpdateRule, UpdateSlot,
 };
 use crate::error::{Error, Result, check_len};
 use crate::neurons::block::{self, BlockNeuron};
@@ -115,12 +116,12 @@ impl<R: Real> SpikeMemory for Reference<R> {
 
 /// One pair of a convolution: output neuron, input neuron, weight.
 fn conv_pairs(conv: &Conv) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
-    let (m, o, k) = (conv.input, conv.output(), conv.kernel);
+    let (m, o, k) = (conv.input, conv.output(), conv.kernel_width);
     (0..o.len()).flat_map(move |out| {
         let (c_out, x, y) = (out % o.channels, out / o.channels % o.width, out / (o.channels * o.width));
         (0..conv.fan_in()).filter_map(move |tap| {
             let (c, kx, ky) = (tap % m.channels, tap / m.channels % k, tap / (m.channels * k));
-            let (row, column) = (conv.source(y, ky, m.height)?, conv.source(x, kx, m.width)?);
+            let (row, column) = (conv.source(y, ky, m.height)?, conv.source_column(x, kx, m.width)?);
             Some((out, (row * m.width + column) * m.channels + c, tap * o.channels + c_out))
         })
     })
@@ -372,6 +373,121 @@ impl<R: Real> LinAlg for Reference<R> {
         Ok(())
     }
 
+    fn pool_mean(&self, pool: &Pool, rows: usize, x: &Vec<R>, out: &mut Vec<R>) -> Result<()> {
+        let (n_in, n_out) = (pool.input.len(), pool.output().len());
+        check_len("pool_mean", "x", x.len(), rows * n_in)?;
+        check_len("pool_mean", "out", out.len(), rows * n_out)?;
+        let share = R::lit(1.0 / pool.size() as f64);
+        for r in 0..rows {
+            for o in 0..n_out {
+                let units = (0..pool.size()).map(|rank| x[r * n_in + pool.source(o, rank)]);
+                out[r * n_out + o] = units.fold(R::ZERO, |sum, x| sum + x) * share;
+            }
+        }
+        Ok(())
+    }
+
+    fn pool_spikes_mean(&self, pool: &Pool, spikes: &DenseSpikes<R>, out: &mut Vec<R>) -> Result<()> {
+        self.pool_mean(pool, spikes.lanes.rows(), &spikes.values, out)
+    }
+
+    fn pool_mean_grad(&self, pool: &Pool, rows: usize, grad: &Vec<R>, grad_input: &mut Vec<R>) -> Result<()> {
+        let (n_in, n_out) = (pool.input.len(), pool.output().len());
+        check_len("pool_mean", "grad", grad.len(), rows * n_out)?;
+        check_len("pool_mean", "grad_input", grad_input.len(), rows * n_in)?;
+        let share = R::lit(1.0 / pool.size() as f64);
+        for r in 0..rows {
+            for unit in 0..n_in {
+                let from = pool.target(unit).map(|(o, _)| grad[r * n_out + o]);
+                grad_input[r * n_in + unit] = from.map_or(R::ZERO, |g| g * share);
+            }
+        }
+        Ok(())
+    }
+
+    fn channel_moments(&self, x: &Vec<R>, mean: &mut Vec<R>, variance: &mut Vec<R>) -> Result<()> {
+        const OP: &str = "channel_moments";
+        let channels = mean.len();
+        check_len(OP, "variance", variance.len(), channels)?;
+        check_len(OP, "x", x.len(), x.len() / channels.max(1) * channels)?;
+        let share = R::lit(channels as f64 / x.len() as f64);
+        for c in 0..channels {
+            let column = || x.iter().skip(c).step_by(channels);
+            mean[c] = column().fold(R::ZERO, |sum, &x| sum + x) * share;
+            variance[c] = column().fold(R::ZERO, |sum, &x| sum + (x - mean[c]) * (x - mean[c])) * share;
+        }
+        Ok(())
+    }
+
+    fn normalise_channels(
+        &self,
+        norm: ChannelNorm<'_, Self>,
+        x: &mut Vec<R>,
+        normalised: Option<&mut Vec<R>>,
+    ) -> Result<()> {
+        let channels = check_norm("normalise_channels", &norm, x.len())?;
+        let mut given = vec![R::ZERO; x.len()];
+        for (i, x) in x.iter_mut().enumerate() {
+            let c = i % channels;
+            given[i] = (*x - norm.mean[c]) / (norm.variance[c] + R::lit(norm.eps)).sqrt();
+            *x = norm.gain[c] * given[i] + norm.offset[c];
+        }
+        normalised.map_or(Ok(()), |out| {
+            check_len("normalise_channels", "normalised", out.len(), given.len())?;
+            *out = given;
+            Ok(())
+        })
+    }
+
+    fn normalise_channels_grad(
+        &self,
+        norm: ChannelNorm<'_, Self>,
+        grad: &Vec<R>,
+        normalised: &mut Vec<R>,
+        grad_gain: &mut Vec<R>,
+        grad_offset: &mut Vec<R>,
+    ) -> Result<()> {
+        const OP: &str = "normalise_channels_grad";
+        let channels = check_norm(OP, &norm, grad.len())?;
+        check_len(OP, "normalised", normalised.len(), grad.len())?;
+        check_len(OP, "grad_gain", grad_gain.len(), channels)?;
+        check_len(OP, "grad_offset", grad_offset.len(), channels)?;
+        let share = R::lit(channels as f64 / grad.len() as f64);
+        for c in 0..channels {
+            let (mut on_gain, mut on_offset) = (R::ZERO, R::ZERO);
+            for i in (c..grad.len()).step_by(channels) {
+                on_gain += grad[i] * normalised[i];
+                on_offset += grad[i];
+            }
+            (grad_gain[c], grad_offset[c]) = (on_gain, on_offset);
+            let factor = norm.gain[c] / (norm.variance[c] + R::lit(norm.eps)).sqrt();
+            for i in (c..grad.len()).step_by(channels) {
+                normalised[i] = factor * (grad[i] - share * (on_offset + normalised[i] * on_gain));
+            }
+        }
+        Ok(())
+    }
+
+    fn mask_spikes(&self, mask: &Vec<R>, spikes: &DenseSpikes<R>, out: &mut DenseSpikes<R>) -> Result<()> {
+        let lanes = spikes.lanes;
+        check_len("mask_spikes", "mask", mask.len(), lanes.batch * lanes.width)?;
+        let mut values = spikes.values.clone();
+        for (i, x) in values.iter_mut().enumerate() {
+            if mask[mask_at(lanes, i)] == R::ZERO {
+                *x = R::ZERO;
+            }
+        }
+        *out = DenseSpikes { lanes, values };
+        Ok(())
+    }
+
+    fn mask_values(&self, lanes: Lanes, mask: &Vec<R>, x: &mut Vec<R>) -> Result<()> {
+        check_len("mask_values", "mask", mask.len(), lanes.batch * lanes.width)?;
+        check_len("mask_values", "x", x.len(), lanes.len())?;
+        x.iter_mut().enumerate().for_each(|(i, x)| *x *= mask[mask_at(lanes, i)]);
+        Ok(())
+    }
+
     fn reduce_time(
         &self,
         reduction: TimeReduction,
@@ -463,11 +579,85 @@ impl<R: Real> LinAlg for Reference<R> {
         }
         Ok(())
     }
+
+    fn soft_cross_entropy(
+        &self,
+        classes: usize,
+        logits: &Vec<R>,
+        targets: &Vec<R>,
+        losses: &mut Vec<R>,
+        grad: &mut Vec<R>,
+    ) -> Result<()> {
+        let batch = check_soft("soft_cross_entropy", classes, logits, targets, losses, grad)?;
+        for b in 0..losses.len() {
+            let row = &logits[b * classes..(b + 1) * classes];
+            let top = row.iter().fold(row[0], |m, &x| if x > m { x } else { m }).detach();
+            let sum = row.iter().fold(R::ZERO, |sum, &x| sum + (x - top).exp());
+            losses[b] = R::ZERO;
+            for (k, &x) in row.iter().enumerate() {
+                let target = targets[b * classes + k];
+                losses[b] += target * (sum.ln() - (x - top));
+                grad[b * classes + k] = ((x - top).exp() / sum - target) / batch;
+            }
+        }
+        Ok(())
+    }
+
+    fn squared_error(
+        &self,
+        classes: usize,
+        outputs: &Vec<R>,
+        targets: &Vec<R>,
+        losses: &mut Vec<R>,
+        grad: &mut Vec<R>,
+    ) -> Result<()> {
+        let batch = check_soft("squared_error", classes, outputs, targets, losses, grad)?;
+        let share = R::lit(1.0 / classes as f64);
+        for (b, loss) in losses.iter_mut().enumerate() {
+            *loss = R::ZERO;
+            for i in b * classes..(b + 1) * classes {
+                let error = outputs[i] - targets[i];
+                *loss += share * error * error;
+                grad[i] = R::lit(2.0) * share * error / batch;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks the sizes of a loss with a target for every class; gives the number of samples.
+fn check_soft<R: Real>(
+    op: &'static str,
+    classes: usize,
+    outputs: &[R],
+    targets: &[R],
+    losses: &[R],
+    grad: &[R],
+) -> Result<R> {
+    check_len(op, "outputs", outputs.len(), losses.len() * classes)?;
+    check_len(op, "targets", targets.len(), outputs.len())?;
+    check_len(op, "grad", grad.len(), outputs.len())?;
+    Ok(R::lit(losses.len() as f64))
+}
+
+/// Where the entry `i` of `[B, T, N]` lies in `[B, N]`.
+fn mask_at(lanes: Lanes, i: usize) -> usize {
+    i / (lanes.steps * lanes.width) * lanes.width + i % lanes.width
+}
+
+/// Checks the sizes of a normalisation; gives the number of channels.
+fn check_norm<R: Real>(op: &'static str, norm: &ChannelNorm<'_, Reference<R>>, len: usize) -> Result<usize> {
+    let channels = norm.mean.len();
+    for (arg, list) in [("variance", norm.variance), ("gain", norm.gain), ("offset", norm.offset)] {
+        check_len(op, arg, list.len(), channels)?;
+    }
+    check_len(op, "x", len, len / channels.max(1) * channels)?;
+    Ok(channels)
 }
 
 /// The first unit, row-major, that attains the maximum of output unit `o`'s window.
 fn first_maximum<R: Real>(pool: &Pool, row: &[R], o: usize) -> usize {
-    let units = (0..pool.window * pool.window).map(|rank| pool.source(o, rank));
+    let units = (0..pool.size()).map(|rank| pool.source(o, rank));
     units.reduce(|best, unit| if row[unit] > row[best] { unit } else { best }).expect("a window has units")
 }
 

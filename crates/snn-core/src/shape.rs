@@ -87,44 +87,66 @@ impl fmt::Display for Map {
     }
 }
 
-/// A two-dimensional convolution of channel-last maps, cross-correlation orientation, square kernel.
+/// A two-dimensional convolution of channel-last maps, cross-correlation orientation.
+///
+/// Kernels are square unless made by [`Conv::rectangle`]; one of width 1 convolves along columns alone, which is the
+/// one-dimensional convolution of a map of width 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Conv {
     /// The input map.
     pub input: Map,
     /// Output channels.
     pub channels: usize,
-    /// Side of the kernel.
+    /// Rows of the kernel.
     pub kernel: usize,
+    /// Columns of the kernel.
+    pub kernel_width: usize,
     /// Step between output positions.
     pub stride: usize,
-    /// Zeros added on each side.
+    /// Zeros added above and below.
     pub padding: usize,
+    /// Zeros added left and right.
+    pub padding_width: usize,
 }
 
 impl Conv {
-    /// Checks the sizes.
+    /// A square kernel with the same padding on each side.
+    ///
+    /// # Errors
+    ///
+    /// As [`Conv::rectangle`].
+    pub fn new(input: Map, channels: usize, kernel: usize, stride: usize, padding: usize) -> Result<Self> {
+        Self::rectangle(input, channels, [kernel; 2], stride, [padding; 2])
+    }
+
+    /// A kernel of `[rows, columns]` with padding `[above and below, left and right]`.
     ///
     /// # Errors
     ///
     /// [`Error::Domain`] for a kernel, stride or channel count of zero; [`Error::Shape`] if the kernel does not fit
     /// into the padded map.
-    pub fn new(input: Map, channels: usize, kernel: usize, stride: usize, padding: usize) -> Result<Self> {
+    pub fn rectangle(
+        input: Map,
+        channels: usize,
+        [kernel, kernel_width]: [usize; 2],
+        stride: usize,
+        [padding, padding_width]: [usize; 2],
+    ) -> Result<Self> {
         const OP: &str = "conv";
-        for (param, value) in [("channels", channels), ("kernel", kernel), ("stride", stride)] {
+        let counts = [("channels", channels), ("kernel", kernel), ("kernel_width", kernel_width), ("stride", stride)];
+        for (param, value) in counts {
             if value == 0 {
                 return Err(Error::Domain { op: OP, param, value: 0.0, range: "[1, inf)" });
             }
         }
-        let conv = Self { input, channels, kernel, stride, padding };
-        if input.height + 2 * padding < kernel || input.width + 2 * padding < kernel || input.is_empty() {
+        let conv = Self { input, channels, kernel, kernel_width, stride, padding, padding_width };
+        let fits = input.height + 2 * padding >= kernel && input.width + 2 * padding_width >= kernel_width;
+        if !fits || input.is_empty() {
             let got = [input.height, input.width, input.channels];
-            return Err(Error::shape(
-                OP,
-                "input map",
-                &got,
-                format_args!("at least {kernel}x{kernel} after padding {padding}"),
-            ));
+            let padded =
+                if padding == padding_width { padding.to_string() } else { format!("{padding}x{padding_width}") };
+            let want = format_args!("at least {kernel}x{kernel_width} after padding {padded}");
+            return Err(Error::shape(OP, "input map", &got, want));
         }
         Ok(conv)
     }
@@ -132,59 +154,85 @@ impl Conv {
     /// The output map.
     #[must_use]
     pub const fn output(&self) -> Map {
-        Map::new(self.side(self.input.height), self.side(self.input.width), self.channels)
-    }
-
-    const fn side(&self, n: usize) -> usize {
-        (n + 2 * self.padding - self.kernel) / self.stride + 1
+        let rows = (self.input.height + 2 * self.padding - self.kernel) / self.stride + 1;
+        let columns = (self.input.width + 2 * self.padding_width - self.kernel_width) / self.stride + 1;
+        Map::new(rows, columns, self.channels)
     }
 
     /// Inputs of one output neuron, `k * k * c_in`: rows of the weight matrix `[k, k, c_in, c_out]`.
     #[must_use]
     pub const fn fan_in(&self) -> usize {
-        self.kernel * self.kernel * self.input.channels
+        self.kernel * self.kernel_width * self.input.channels
     }
 
-    /// The input row or column under kernel offset `k` of output position `o`, if it is inside the map.
+    /// The input row under kernel row `k` of output row `o`, if it is inside a map of `side` rows; for square kernels
+    /// the same for columns.
     #[inline(always)]
     #[must_use]
     pub const fn source(&self, o: usize, k: usize, side: usize) -> Option<usize> {
-        let padded = o * self.stride + k;
-        if padded >= self.padding && padded - self.padding < side { Some(padded - self.padding) } else { None }
+        inside(o * self.stride + k, self.padding, side)
+    }
+
+    /// The input column under kernel column `k` of output column `o`, if it is inside a map of `side` columns.
+    #[inline(always)]
+    #[must_use]
+    pub const fn source_column(&self, o: usize, k: usize, side: usize) -> Option<usize> {
+        inside(o * self.stride + k, self.padding_width, side)
     }
 }
 
-/// Max pooling of channel-last maps with square windows that do not overlap; an odd rest is dropped.
+/// A padded position as one of the map.
+#[inline(always)]
+const fn inside(padded: usize, padding: usize, side: usize) -> Option<usize> {
+    if padded >= padding && padded - padding < side { Some(padded - padding) } else { None }
+}
+
+/// Pooling of channel-last maps with windows that do not overlap; a rest that fills no window is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pool {
     /// The input map.
     pub input: Map,
-    /// Side of the window.
+    /// Rows of the window.
     pub window: usize,
+    /// Columns of the window.
+    pub window_width: usize,
 }
 
 impl Pool {
-    /// Checks the sizes.
+    /// A square window.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pool::rectangle`].
+    pub fn new(input: Map, window: usize) -> Result<Self> {
+        Self::rectangle(input, [window; 2])
+    }
+
+    /// A window of `[rows, columns]`.
     ///
     /// # Errors
     ///
     /// [`Error::Domain`] if the window is zero or larger than the map.
-    pub fn new(input: Map, window: usize) -> Result<Self> {
-        if window == 0 || window > input.height || window > input.width {
-            return Err(Error::Domain {
-                op: "pool",
-                param: "window",
-                value: window as f64,
-                range: "[1, side of the map]",
-            });
+    pub fn rectangle(input: Map, [window, window_width]: [usize; 2]) -> Result<Self> {
+        let sides = [("window", window, input.height), ("window_width", window_width, input.width)];
+        for (param, value, side) in sides {
+            if value == 0 || value > side {
+                return Err(Error::Domain { op: "pool", param, value: value as f64, range: "[1, side of the map]" });
+            }
         }
-        Ok(Self { input, window })
+        Ok(Self { input, window, window_width })
     }
 
     /// The output map.
     #[must_use]
     pub const fn output(&self) -> Map {
-        Map::new(self.input.height / self.window, self.input.width / self.window, self.input.channels)
+        Map::new(self.input.height / self.window, self.input.width / self.window_width, self.input.channels)
+    }
+
+    /// Units of a window.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.window * self.window_width
     }
 
     /// The output unit whose window holds input unit `unit`, if any does, and the rank of `unit` in that window
@@ -192,22 +240,22 @@ impl Pool {
     #[inline(always)]
     #[must_use]
     pub const fn target(&self, unit: usize) -> Option<(usize, usize)> {
-        let (m, w, o) = (self.input, self.window, self.output());
+        let (m, h, w, o) = (self.input, self.window, self.window_width, self.output());
         let (c, x, y) = (unit % m.channels, unit / m.channels % m.width, unit / (m.channels * m.width));
-        let (ox, oy) = (x / w, y / w);
+        let (ox, oy) = (x / w, y / h);
         if ox >= o.width || oy >= o.height {
             return None;
         }
-        Some(((oy * o.width + ox) * o.channels + c, (y % w) * w + x % w))
+        Some(((oy * o.width + ox) * o.channels + c, (y % h) * w + x % w))
     }
 
     /// The input unit of the given rank in the window of output unit `unit`: the inverse of [`Pool::target`].
     #[inline(always)]
     #[must_use]
     pub const fn source(&self, unit: usize, rank: usize) -> usize {
-        let (m, w, o) = (self.input, self.window, self.output());
+        let (m, h, w, o) = (self.input, self.window, self.window_width, self.output());
         let (c, x, y) = (unit % o.channels, unit / o.channels % o.width, unit / (o.channels * o.width));
-        ((y * w + rank / w) * m.width + x * w + rank % w) * m.channels + c
+        ((y * h + rank / w) * m.width + x * w + rank % w) * m.channels + c
     }
 }
 
@@ -299,6 +347,9 @@ mod tests {
             }
         }
         assert_eq!(reached, 4 * 4 * 3, "the fifth row is dropped");
+        let pool = Pool::rectangle(Map::new(7, 1, 2), [3, 1]).unwrap();
+        assert_eq!((pool.output(), pool.target(9)), (Map::new(2, 1, 2), Some((3, 1))));
+        assert_eq!(pool.source(3, 1), 9);
     }
 
     #[test]

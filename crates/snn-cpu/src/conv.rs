@@ -22,9 +22,9 @@ fn taps(conv: &Conv, unit: usize, mut visit: impl FnMut(usize, usize)) {
     let (c, x, y) = (unit % m.channels, unit / m.channels % m.width, unit / (m.channels * m.width));
     for ky in 0..conv.kernel {
         let Some(oy) = position(y + conv.padding, ky, conv.stride, o.height) else { continue };
-        for kx in 0..conv.kernel {
-            if let Some(ox) = position(x + conv.padding, kx, conv.stride, o.width) {
-                visit((ky * conv.kernel + kx) * m.channels + c, oy * o.width + ox);
+        for kx in 0..conv.kernel_width {
+            if let Some(ox) = position(x + conv.padding_width, kx, conv.stride, o.width) {
+                visit((ky * conv.kernel_width + kx) * m.channels + c, oy * o.width + ox);
             }
         }
     }
@@ -197,14 +197,14 @@ fn start(bias: Option<&[f32]>, out: &mut [f32]) {
 
 /// Calls `visit(offset in the patch matrix, offset in the map, length)` for every run of channels that lies inside.
 fn each_patch_row(conv: &Conv, mut visit: impl FnMut(usize, usize, usize)) {
-    let (m, o, k, c) = (conv.input, conv.output(), conv.kernel, conv.input.channels);
+    let (m, o, k, c) = (conv.input, conv.output(), conv.kernel_width, conv.input.channels);
     for y in 0..o.height {
         for x in 0..o.width {
             let patch = (y * o.width + x) * conv.fan_in();
-            for ky in 0..k {
+            for ky in 0..conv.kernel {
                 let Some(row) = conv.source(y, ky, m.height) else { continue };
                 for kx in 0..k {
-                    if let Some(column) = conv.source(x, kx, m.width) {
+                    if let Some(column) = conv.source_column(x, kx, m.width) {
                         visit(patch + (ky * k + kx) * c, (row * m.width + column) * c, c);
                     }
                 }

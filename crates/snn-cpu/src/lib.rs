@@ -8,11 +8,13 @@
 //! * [`published`] keeps the algorithms as the papers timed them, for the comparison benchmark alone.
 
 pub mod conv;
+pub mod delays;
 pub mod limits;
 pub mod linalg;
 mod math;
 pub mod memory;
 pub mod neurons;
+pub mod norm;
 pub mod optimise;
 pub mod pool;
 pub mod published;

@@ -2,12 +2,12 @@
 
 use gemm::Parallelism;
 use rayon::prelude::*;
-use snn_core::backend::{Gemm, LinAlg, TimeReduction};
+use snn_core::backend::{ChannelNorm, Gemm, LinAlg, TimeReduction};
 use snn_core::error::{Error, Result, check_len};
 use snn_core::{Conv, Lanes, Pool, Spikes};
 
 use crate::memory::{Cpu, PIECE};
-use crate::{conv, pool, simd, sparse};
+use crate::{conv, norm, pool, simd, sparse};
 
 /// Distance between neighbours along the two axes of a matrix, in entries.
 #[derive(Debug, Clone, Copy)]
@@ -342,6 +342,69 @@ impl LinAlg for Cpu {
         pool::backward(self, pool, spikes, grad, grad_input)
     }
 
+    fn pool_mean(&self, pool: &Pool, rows: usize, x: &Vec<f32>, out: &mut Vec<f32>) -> Result<()> {
+        pool::mean(self, pool, rows, x, out)
+    }
+
+    fn pool_spikes_mean(&self, pool: &Pool, spikes: &Spikes, out: &mut Vec<f32>) -> Result<()> {
+        pool::spikes_mean(self, pool, spikes, out)
+    }
+
+    fn pool_mean_grad(&self, pool: &Pool, rows: usize, grad: &Vec<f32>, grad_input: &mut Vec<f32>) -> Result<()> {
+        pool::mean_grad(self, pool, rows, grad, grad_input)
+    }
+
+    fn channel_moments(&self, x: &Vec<f32>, mean: &mut Vec<f32>, variance: &mut Vec<f32>) -> Result<()> {
+        norm::moments(self, x, mean, variance)
+    }
+
+    fn normalise_channels(
+        &self,
+        norm: ChannelNorm<'_, Self>,
+        x: &mut Vec<f32>,
+        normalised: Option<&mut Vec<f32>>,
+    ) -> Result<()> {
+        norm::forward(self, &norm, x, normalised)
+    }
+
+    fn normalise_channels_grad(
+        &self,
+        norm: ChannelNorm<'_, Self>,
+        grad: &Vec<f32>,
+        normalised: &mut Vec<f32>,
+        grad_gain: &mut Vec<f32>,
+        grad_offset: &mut Vec<f32>,
+    ) -> Result<()> {
+        norm::backward(self, &norm, grad, normalised, grad_gain, grad_offset)
+    }
+
+    fn mask_spikes(&self, mask: &Vec<f32>, spikes: &Spikes, out: &mut Spikes) -> Result<()> {
+        let lanes = spikes.lanes();
+        check_len("mask_spikes", "mask", mask.len(), lanes.batch * lanes.width)?;
+        let of_row = |row: usize| &mask[row / lanes.steps * lanes.width..][..lanes.width];
+        let kept = |row: usize| spikes.row(row).iter().copied().filter(move |&u| of_row(row)[u as usize] != 0.0);
+        let lengths: Vec<usize> =
+            self.install(|| (0..lanes.rows()).into_par_iter().with_min_len(64).map(|row| kept(row).count()).collect());
+        let (_, units) = out.reserve(lanes, lengths);
+        units.iter_mut().zip((0..lanes.rows()).flat_map(kept)).for_each(|(to, unit)| *to = unit);
+        Ok(())
+    }
+
+    fn mask_values(&self, lanes: Lanes, mask: &Vec<f32>, x: &mut Vec<f32>) -> Result<()> {
+        check_len("mask_values", "mask", mask.len(), lanes.batch * lanes.width)?;
+        check_len("mask_values", "x", x.len(), lanes.len())?;
+        if lanes.is_empty() {
+            return Ok(());
+        }
+        self.install(|| {
+            let samples = x.par_chunks_mut(lanes.steps * lanes.width).zip(mask.par_chunks(lanes.width));
+            samples.for_each(|(x, mask)| {
+                x.chunks_exact_mut(lanes.width).for_each(|row| row.iter_mut().zip(mask).for_each(|(x, m)| *x *= m));
+            });
+        });
+        Ok(())
+    }
+
     fn reduce_time(
         &self,
         reduction: TimeReduction,
@@ -463,6 +526,64 @@ impl LinAlg for Cpu {
         }
         Ok(())
     }
+
+    fn soft_cross_entropy(
+        &self,
+        classes: usize,
+        logits: &Vec<f32>,
+        targets: &Vec<f32>,
+        losses: &mut Vec<f32>,
+        grad: &mut Vec<f32>,
+    ) -> Result<()> {
+        check_soft("soft_cross_entropy", classes, logits, targets, losses, grad)?;
+        let scale = 1.0 / losses.len() as f32;
+        for (b, loss) in losses.iter_mut().enumerate() {
+            let cut = b * classes..(b + 1) * classes;
+            let (row, targets, grad) = (&logits[cut.clone()], &targets[cut.clone()], &mut grad[cut]);
+            let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f32 = row.iter().map(|&x| (x - top).exp()).sum();
+            *loss = row.iter().zip(targets).map(|(&x, &t)| t * (sum.ln() - (x - top))).sum();
+            for ((g, &x), &t) in grad.iter_mut().zip(row).zip(targets) {
+                *g = ((x - top).exp() / sum - t) * scale;
+            }
+        }
+        Ok(())
+    }
+
+    fn squared_error(
+        &self,
+        classes: usize,
+        outputs: &Vec<f32>,
+        targets: &Vec<f32>,
+        losses: &mut Vec<f32>,
+        grad: &mut Vec<f32>,
+    ) -> Result<()> {
+        check_soft("squared_error", classes, outputs, targets, losses, grad)?;
+        let (share, scale) = (1.0 / classes as f32, 2.0 / outputs.len() as f32);
+        for (b, loss) in losses.iter_mut().enumerate() {
+            let cut = b * classes..(b + 1) * classes;
+            *loss = 0.0;
+            for ((g, &x), &t) in grad[cut.clone()].iter_mut().zip(&outputs[cut.clone()]).zip(&targets[cut]) {
+                *loss += share * (x - t) * (x - t);
+                *g = scale * (x - t);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks the sizes of a loss with a target for every class.
+fn check_soft(
+    op: &'static str,
+    classes: usize,
+    outputs: &[f32],
+    targets: &[f32],
+    losses: &[f32],
+    grad: &[f32],
+) -> Result<()> {
+    check_len(op, "outputs", outputs.len(), losses.len() * classes)?;
+    check_len(op, "targets", targets.len(), outputs.len())?;
+    check_len(op, "grad", grad.len(), outputs.len())
 }
 
 /// The maximum of every column, and the first row that has it.

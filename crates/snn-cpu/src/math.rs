@@ -7,7 +7,7 @@ use snn_core::random::{MULTIPLIERS, SpikeDraws, WEYL};
 pub(crate) fn exp(x: f32) -> f32 {
     // x = n ln 2 + r with |r| <= ln 2 / 2. Adding 1.5 * 2^23 rounds to an integer, which then lies in the low bits.
     const ROUND: f32 = 12_582_912.0;
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let x = x.clamp(-87.0, 88.0);
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
@@ -114,8 +114,8 @@ mod tests {
             let draws = SpikeDraws { seed, pass, population: 3 };
             let mut row = vec![0; 4 * SpikeDraws::blocks(width)];
             draw_row(&draws, 5, step, width, &mut row);
-            for n in 0..width {
-                prop_assert_eq!(row[n], draws.bits(5, step, n, width));
+            for (n, &bits) in row[..width].iter().enumerate() {
+                prop_assert_eq!(bits, draws.bits(5, step, n, width));
             }
         }
     }

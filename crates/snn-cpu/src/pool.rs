@@ -1,9 +1,11 @@
-//! Max pooling of spikes; the gradient goes to the first maximum of a window, row-major.
+//! Max pooling of spikes, whose gradient goes to the first maximum of a window, row-major; mean pooling of spikes and
+//! of values.
 
 use rayon::prelude::*;
 use snn_core::error::{Result, check_len};
 use snn_core::{Pool, Spikes};
 
+use crate::linalg::add;
 use crate::memory::Cpu;
 
 /// Rows that a task takes: enough that its lists are worth making.
@@ -114,6 +116,70 @@ pub(crate) fn backward(cpu: &Cpu, pool: &Pool, spikes: &Spikes, grad: &[f32], gr
                 }
             },
         );
+    });
+    Ok(())
+}
+
+/// Calls `visit(offset in the input map, offset in the output map)` for every run of channels that a window holds.
+fn each_run(pool: &Pool, mut visit: impl FnMut(usize, usize)) {
+    let (m, o) = (pool.input, pool.output());
+    for y in 0..o.height * pool.window {
+        for x in 0..o.width * pool.window_width {
+            let (to, from) = (y / pool.window * o.width + x / pool.window_width, y * m.width + x);
+            visit(from * m.channels, to * m.channels);
+        }
+    }
+}
+
+pub(crate) fn mean(cpu: &Cpu, pool: &Pool, rows: usize, x: &[f32], out: &mut [f32]) -> Result<()> {
+    let (n_in, n_out, channels) = (pool.input.len(), pool.output().len(), pool.input.channels);
+    check_len("pool_mean", "x", x.len(), rows * n_in)?;
+    check_len("pool_mean", "out", out.len(), rows * n_out)?;
+    let share = 1.0 / pool.size() as f32;
+    cpu.install(|| {
+        out.par_chunks_mut(n_out).zip(x.par_chunks(n_in)).for_each(|(out, x)| {
+            out.fill(0.0);
+            each_run(pool, |from, to| add(&x[from..from + channels], &mut out[to..to + channels]));
+            out.iter_mut().for_each(|o| *o *= share);
+        });
+    });
+    Ok(())
+}
+
+pub(crate) fn spikes_mean(cpu: &Cpu, pool: &Pool, spikes: &Spikes, out: &mut [f32]) -> Result<()> {
+    let lanes = spikes.lanes();
+    let n_out = pool.output().len();
+    check_len("pool_spikes_mean", "spikes", lanes.width, pool.input.len())?;
+    check_len("pool_spikes_mean", "out", out.len(), lanes.rows() * n_out)?;
+    let of_unit = window_of_unit(pool);
+    let share = 1.0 / pool.size() as f32;
+    cpu.install(|| {
+        out.par_chunks_mut(n_out).enumerate().for_each(|(row, out)| {
+            out.fill(0.0);
+            for &unit in spikes.row(row) {
+                if let Some(out) = out.get_mut(of_unit[unit as usize] as usize) {
+                    *out += 1.0;
+                }
+            }
+            out.iter_mut().for_each(|o| *o *= share);
+        });
+    });
+    Ok(())
+}
+
+pub(crate) fn mean_grad(cpu: &Cpu, pool: &Pool, rows: usize, grad: &[f32], grad_input: &mut [f32]) -> Result<()> {
+    let (n_in, n_out, channels) = (pool.input.len(), pool.output().len(), pool.input.channels);
+    check_len("pool_mean", "grad", grad.len(), rows * n_out)?;
+    check_len("pool_mean", "grad_input", grad_input.len(), rows * n_in)?;
+    let share = 1.0 / pool.size() as f32;
+    cpu.install(|| {
+        grad_input.par_chunks_mut(n_in).zip(grad.par_chunks(n_out)).for_each(|(grad_input, grad)| {
+            grad_input.fill(0.0);
+            each_run(pool, |to, from| {
+                let pairs = grad_input[to..to + channels].iter_mut().zip(&grad[from..from + channels]);
+                pairs.for_each(|(to, g)| *to = g * share);
+            });
+        });
     });
     Ok(())
 }

@@ -3,8 +3,9 @@
 
 use proptest::prelude::*;
 use snn_core::backend::{
-    BlockOps, CubaOps, CubaParameters, DecayMap, FilterGrad, Filters, Fire, Gemm, Leak, LeakGrad, LifOps, LinAlg,
-    Memory, Noise, Optimise, ParaLifOps, Recurrent, SpikeMemory, TimeReduction, Update, UpdateRule, UpdateSlot,
+    BlockOps, ChannelNorm, CubaOps, CubaParameters, DecayMap, DelayKernel, DelayOps, Delays, FilterGrad, Filters, Fire,
+    Gemm, Leak, LeakGrad, LifOps, LinAlg, Memory, Noise, Optimise, ParaLifOps, Recurrent, SpikeMemory, TimeReduction,
+    Update, UpdateRule, UpdateSlot,
 };
 use snn_core::neurons::block::{self, BlockNeuron};
 use snn_core::neurons::cuba::{CubaNeuron, Recurrence};
@@ -287,6 +288,7 @@ fn everything(cpu: &Cpu) -> Vec<(String, Vec<u32>)> {
     }
 
     filtered(cpu, &mut inputs, &mut keep);
+    networks(cpu, &mut inputs, &mut keep);
 
     let mut out = vec![0.0; lanes.width];
     cpu.sum_rows(lanes.rows(), lanes.width, &current, &mut out).unwrap();
@@ -373,6 +375,66 @@ fn filtered(cpu: &Cpu, inputs: &mut Inputs, keep: &mut impl FnMut(String, &[f32]
         keep(format!("cuba {recurrence:?} spikes"), &late.to_dense::<f32>());
         rows.iter().chain([&state, &g, &synaptic]).for_each(|x| keep(format!("cuba {recurrence:?}"), x));
     }
+}
+
+/// What convolutional networks and learned delays need: normalisation, mean pooling, masks, delays, losses.
+fn networks(cpu: &Cpu, inputs: &mut Inputs, keep: &mut impl FnMut(String, &[f32])) {
+    let pool = Pool::new(Map::new(12, 10, 19), 2).unwrap();
+    let lanes = Lanes::new(9, 23, pool.input.len());
+    let channels = pool.input.channels;
+    let (mut x, grad) = (inputs.uniform(lanes.len(), -1.0, 2.0), inputs.uniform(lanes.len(), -1.0, 1.0));
+    let [mut mean, mut variance, mut on_gain, mut on_offset] = [0; 4].map(|_| vec![0.0; channels]);
+    cpu.channel_moments(&x, &mut mean, &mut variance).unwrap();
+    let (gain, offset) = (inputs.uniform(channels, 0.5, 1.5), inputs.uniform(channels, -0.5, 0.5));
+    let norm = ChannelNorm { eps: 1e-5, mean: &mean, variance: &variance, gain: &gain, offset: &offset };
+    let mut trace = vec![0.0; lanes.len()];
+    cpu.normalise_channels(norm, &mut x, Some(&mut trace)).unwrap();
+    cpu.normalise_channels_grad(norm, &grad, &mut trace, &mut on_gain, &mut on_offset).unwrap();
+    for list in [&x, &trace, &mean, &variance, &on_gain, &on_offset] {
+        keep("normalised channels".into(), list);
+    }
+    let spikes = inputs.spikes(lanes, 0.1);
+    let mut pooled = vec![0.0; lanes.rows() * pool.output().len()];
+    cpu.pool_spikes_mean(&pool, &spikes, &mut pooled).unwrap();
+    keep("pool_spikes_mean".into(), &pooled);
+    cpu.pool_mean(&pool, lanes.rows(), &grad, &mut pooled).unwrap();
+    keep("pool_mean".into(), &pooled);
+    cpu.pool_mean_grad(&pool, lanes.rows(), &pooled, &mut trace).unwrap();
+    keep("pool_mean_grad".into(), &trace);
+    let mask: Vec<f32> = inputs.uniform(lanes.batch * lanes.width, -1.0, 1.0).into_iter().map(|x| x.max(0.0)).collect();
+    let mut masked = cpu.spikes();
+    cpu.mask_spikes(&mask, &spikes, &mut masked).unwrap();
+    keep("mask_spikes".into(), &masked.to_dense::<f32>());
+    cpu.mask_values(lanes, &mask, &mut x).unwrap();
+    keep("mask_values".into(), &x);
+
+    for (lanes, density) in [(Lanes::new(5, 40, 60), 0.02), (Lanes::new(70, 40, 60), 0.5)] {
+        let delays = Delays { width: 50, delays: 9 };
+        let synapses = lanes.width * delays.width;
+        let (weight, position) = (inputs.uniform(synapses, -1.0, 1.0), inputs.uniform(synapses, 0.0, 8.0));
+        let sigma = vec![1.5];
+        let parameters = DelayKernel { weight: &weight, position: &position, sigma: Some(&sigma) };
+        let mut kernel = vec![0.0; synapses * delays.delays];
+        cpu.delay_kernel(delays, parameters, &mut kernel).unwrap();
+        let spikes = inputs.spikes(lanes, density);
+        let mut out = vec![0.0; lanes.rows() * delays.width];
+        cpu.delay_forward(delays, &spikes, &kernel, &mut out).unwrap();
+        let (mut on_kernel, mut on_input) = (vec![0.0; kernel.len()], vec![0.0; lanes.len()]);
+        cpu.delay_weight_grad(delays, &spikes, &out, &mut on_kernel).unwrap();
+        cpu.delay_input_grad(delays, lanes, &out, &kernel, &mut on_input).unwrap();
+        let (mut on_weight, mut on_position) = (vec![0.0; synapses], vec![0.0; synapses]);
+        cpu.delay_kernel_grad(delays, parameters, &on_kernel, &mut on_weight, &mut on_position).unwrap();
+        cpu.clamp(-0.1, 0.1, &mut out).unwrap();
+        for list in [&kernel, &out, &on_kernel, &on_input, &on_weight, &on_position] {
+            keep(format!("delays, density {density}"), list);
+        }
+    }
+    let (outputs, targets) = (inputs.uniform(40, -1.0, 1.0), inputs.uniform(40, 0.0, 0.2));
+    let (mut losses, mut g) = (vec![0.0; 4], vec![0.0; 40]);
+    cpu.soft_cross_entropy(10, &outputs, &targets, &mut losses, &mut g).unwrap();
+    keep("soft_cross_entropy".into(), &losses);
+    cpu.squared_error(10, &outputs, &targets, &mut losses, &mut g).unwrap();
+    keep("squared_error".into(), &g);
 }
 
 fn places(rows: &mut [Vec<f32>; 4]) -> FilterGrad<'_, Cpu> {

@@ -109,35 +109,188 @@ pub enum LayerConfig {
         /// The layer's input is added to its spikes (from the second hidden layer on, widths equal).
         #[serde(default)]
         skip: bool,
+        /// Whether there is a bias; a normalisation has an offset in its place.
+        #[serde(default = "yes")]
+        bias: bool,
+        /// Normalisation of the currents, every neuron for itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        norm: Option<NormConfig>,
+        /// Learned delays.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        delays: Option<DelaysConfig>,
     },
     /// Convolution of maps, every step for itself.
     Conv {
         /// Output channels.
         channels: usize,
-        /// Side of the kernel.
+        /// Side of the kernel, or its rows.
         kernel: usize,
+        /// Columns of the kernel, if not as many as rows: 1 for the one-dimensional convolution of a map of width 1.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kernel_width: Option<usize>,
         /// Step between positions.
         #[serde(default = "one")]
         stride: usize,
-        /// Zeros on each side.
+        /// Zeros on each side, or above and below.
         #[serde(default)]
         padding: usize,
+        /// Zeros left and right, if not as many.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        padding_width: Option<usize>,
         /// The neurons.
         #[serde(default)]
         neuron: NeuronConfig,
         /// Initial weights.
         #[serde(default)]
         init: Init,
+        /// Whether every channel has a bias; a normalisation has an offset in its place.
+        #[serde(default = "yes")]
+        bias: bool,
+        /// Normalisation of the currents, every channel for itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        norm: Option<NormConfig>,
     },
     /// Max pooling of spikes.
     Pool {
-        /// Side of the window, and step.
+        /// Side of the window, and step; or its rows.
         window: usize,
+        /// Columns of the window, if not as many.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        window_width: Option<usize>,
     },
+    /// Mean pooling of spikes or values; gives values.
+    AvgPool {
+        /// Side of the window, and step; or its rows.
+        window: usize,
+        /// Columns of the window, if not as many.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        window_width: Option<usize>,
+    },
+    /// Dropout: in training a share of the units is silenced, for all steps of a sample; see
+    /// [`crate::layers::dropout`].
+    Dropout {
+        /// The share.
+        p: f64,
+    },
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Normalisation of currents; see [`crate::layers::norm`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum NormConfig {
+    /// Over the batch, its steps and positions.
+    Batch {
+        /// Share of the newest batch in the running statistics.
+        #[serde(default = "tenth")]
+        momentum: f64,
+        /// Added to the variance.
+        #[serde(default = "small")]
+        eps: f64,
+    },
+}
+
+fn small() -> f64 {
+    1e-5
+}
+
+impl NormConfig {
+    /// Batch normalisation with the usual constants.
+    pub const BATCH: Self = Self::Batch { momentum: 0.1, eps: 1e-5 };
+}
+
+/// Learned delays; see [`crate::layers::delays`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DelaysConfig {
+    /// Delays: 0 to `max - 1` steps.
+    pub max: usize,
+    /// Width of the bell around a delay at the start, steps.
+    pub sigma: f64,
+    /// Its width at the end.
+    pub sigma_end: f64,
+    /// The share of the epochs in which the width falls, exponentially.
+    pub anneal: f64,
+    /// Factor on the learning rate of the delays.
+    pub rate: f64,
+    /// Whether evaluation rounds delays to whole steps.
+    pub round: bool,
+}
+
+impl Default for DelaysConfig {
+    fn default() -> Self {
+        Self { max: 25, sigma: 12.0, sigma_end: 0.23, anneal: 0.25, rate: 100.0, round: true }
+    }
+}
+
+impl DelaysConfig {
+    /// The width of the bell after `finished` of `epochs` epochs.
+    ///
+    /// ```
+    /// let delays = snn_train::config::DelaysConfig { sigma: 8.0, sigma_end: 0.5, ..Default::default() };
+    /// assert_eq!([0, 1, 2, 8].map(|e| delays.sigma_after(e, 8)), [8.0, 2.0, 0.5, 0.5]);
+    /// ```
+    #[must_use]
+    pub fn sigma_after(&self, finished: u32, epochs: u32) -> f64 {
+        let done = f64::from(finished) / (self.anneal * f64::from(epochs)).max(1.0);
+        self.sigma * (self.sigma_end / self.sigma).powf(done.min(1.0))
+    }
+
+    fn check(&self, key: &str) -> Result<()> {
+        if !(1..=4096).contains(&self.max) {
+            return Err(out_of_range(&format!("{key}.max"), &self.max, "1 to 4096"));
+        }
+        for (name, value) in [("sigma", self.sigma), ("sigma_end", self.sigma_end)] {
+            if !(value >= 0.01 && value.is_finite()) {
+                return Err(out_of_range(&format!("{key}.{name}"), &value, "0.01 or more"));
+            }
+        }
+        if !(self.anneal > 0.0 && self.anneal <= 1.0) {
+            return Err(out_of_range(&format!("{key}.anneal"), &self.anneal, "above 0, at most 1"));
+        }
+        if !(self.rate >= 0.0 && self.rate.is_finite()) {
+            return Err(out_of_range(&format!("{key}.rate"), &self.rate, "0 or more"));
+        }
+        Ok(())
+    }
 }
 
 fn one() -> usize {
     1
+}
+
+impl LayerConfig {
+    /// A dense layer with a bias and nothing special.
+    #[must_use]
+    pub fn dense(width: usize, neuron: NeuronConfig, init: Init) -> Self {
+        Self::Dense { width, neuron, init, skip: false, bias: true, norm: None, delays: None }
+    }
+
+    /// A convolution with a square kernel, stride 1, a bias and nothing special.
+    #[must_use]
+    pub fn conv(channels: usize, kernel: usize, padding: usize, neuron: NeuronConfig, init: Init) -> Self {
+        Self::Conv {
+            channels,
+            kernel,
+            kernel_width: None,
+            stride: 1,
+            padding,
+            padding_width: None,
+            neuron,
+            init,
+            bias: true,
+            norm: None,
+        }
+    }
+
+    /// Max pooling in square windows.
+    #[must_use]
+    pub const fn pool(window: usize) -> Self {
+        Self::Pool { window, window_width: None }
+    }
 }
 
 /// The neurons of a layer, by model.
@@ -247,13 +400,18 @@ impl PerNeuron {
 pub struct FilterConfig {
     /// Membrane time constant, steps, above 0.
     pub tau_mem: PerNeuron,
-    /// Synaptic time constant, steps, above 0; absent for no synaptic filter.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Synaptic time constant, steps, above 0; a table without it has no synaptic filter.
+    #[serde(default = "no_filter", skip_serializing_if = "Option::is_none")]
     pub tau_syn: Option<PerNeuron>,
     /// Whether the time constants are learned: as the logistic function of a stored number.
     pub learn_tau: bool,
     /// How that number starts.
     pub tau_init: TauInit,
+}
+
+/// The defaults of [`FilterConfig`] hold where there is no table at all.
+fn no_filter() -> Option<PerNeuron> {
+    None
 }
 
 impl Default for FilterConfig {
@@ -387,7 +545,7 @@ impl Default for CubaConfig {
     }
 }
 
-/// The Non-Spiking baseline has no option.
+/// What has no option: the Non-Spiking baseline, readouts without neurons.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReluConfig {}
@@ -443,7 +601,7 @@ impl From<SurrogateConfig> for snn_core::Surrogate {
     }
 }
 
-/// The readout: a dense projection, neurons that do not fire, a reduction over time.
+/// The readout: a projection, neurons that do not fire, a reduction over time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReadoutConfig {
@@ -453,12 +611,17 @@ pub struct ReadoutConfig {
     pub init: Init,
     /// The neurons.
     pub neuron: ReadoutNeuron,
+    /// Whether every output has a bias.
+    pub bias: bool,
+    /// Learned delays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delays: Option<DelaysConfig>,
 }
 
 impl Default for ReadoutConfig {
     fn default() -> Self {
         let neuron = ReadoutNeuron::Integrator(IntegratorConfig::default());
-        Self { reduce: Reduce::Sum, init: Init::default(), neuron }
+        Self { reduce: Reduce::Sum, init: Init::default(), neuron, bias: true, delays: None }
     }
 }
 
@@ -472,6 +635,9 @@ pub enum ReadoutNeuron {
     Filter(FilterConfig),
     /// The current itself.
     None(ReluConfig),
+    /// Neither projection nor neurons: the last layer's neurons vote, in as many groups of neighbours as there are
+    /// classes, and the current of a class is the mean over its group.
+    Vote(ReluConfig),
 }
 
 /// The leaky integrator.
@@ -563,6 +729,8 @@ pub struct TrainConfig {
     pub optimiser: OptimiserConfig,
     /// The learning rate's course.
     pub schedule: ScheduleConfig,
+    /// The loss.
+    pub loss: LossConfig,
     /// Which weights are the result.
     pub keep: Keep,
     /// Gradients are scaled down to this norm if theirs is larger; 0 for never.
@@ -585,6 +753,7 @@ impl Default for TrainConfig {
             seed: 1,
             optimiser: OptimiserConfig::default(),
             schedule: ScheduleConfig::Constant,
+            loss: LossConfig::default(),
             keep: Keep::BestTrainingLoss,
             clip_norm: 0.0,
             rates: RateConfig::default(),
@@ -592,6 +761,32 @@ impl Default for TrainConfig {
             evaluate_every: 10,
             checkpoint_batches: 0,
         }
+    }
+}
+
+/// The loss; see [`crate::losses`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum LossConfig {
+    /// Softmax cross entropy.
+    CrossEntropy {
+        /// The share of a label that is spread evenly over all classes.
+        #[serde(default)]
+        label_smoothing: f64,
+    },
+    /// Mean squared error to 1 for the class and 0 for the others.
+    #[serde(deserialize_with = "no_keys")]
+    Mse,
+}
+
+/// Refuses keys beside the kind, which the derived code lets pass for variants without fields.
+fn no_keys<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<(), D::Error> {
+    ReluConfig::deserialize(deserializer).map(|ReluConfig {}| ())
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self::CrossEntropy { label_smoothing: 0.0 }
     }
 }
 
@@ -706,6 +901,19 @@ pub enum ScheduleConfig {
         #[serde(default)]
         floor: f64,
     },
+    /// One rise and one fall, each half a cosine, a step for each epoch: from a 25th of `peak` times the initial rate to
+    /// `peak` times it, then down to a 250,000th.
+    OneCycle {
+        /// The highest rate, in initial rates.
+        peak: f64,
+        /// Share of the epochs in which the rate rises.
+        #[serde(default = "three_tenths")]
+        warmup: f64,
+    },
+}
+
+fn three_tenths() -> f64 {
+    0.3
 }
 
 fn tenth() -> f64 {
@@ -829,7 +1037,18 @@ impl Experiment {
             ScheduleConfig::Cosine { floor, .. } if !(0.0..=1.0).contains(floor) => {
                 return fail("train.schedule.floor", floor, "in [0, 1]");
             }
+            ScheduleConfig::OneCycle { peak, .. } if !(*peak > 0.0 && peak.is_finite()) => {
+                return fail("train.schedule.peak", peak, "a number above 0");
+            }
+            ScheduleConfig::OneCycle { warmup, .. } if !(*warmup > 0.0 && *warmup < 1.0) => {
+                return fail("train.schedule.warmup", warmup, "between 0 and 1");
+            }
             _ => {}
+        }
+        if let LossConfig::CrossEntropy { label_smoothing } = &t.loss
+            && !(0.0..1.0).contains(label_smoothing)
+        {
+            return fail("train.loss.label_smoothing", label_smoothing, "in [0, 1)");
         }
         for (i, layer) in self.model.layers.iter().enumerate() {
             let key = |name: &str| format!("model.layers.{i}.{name}");
@@ -841,8 +1060,16 @@ impl Experiment {
                     (neuron, Some(*width))
                 }
                 LayerConfig::Conv { neuron, .. } => (neuron, None),
-                LayerConfig::Pool { .. } => continue,
+                LayerConfig::Pool { .. } | LayerConfig::AvgPool { .. } => continue,
+                LayerConfig::Dropout { p } if (0.0..1.0).contains(p) => continue,
+                LayerConfig::Dropout { p } => return fail(&key("p"), p, "in [0, 1)"),
             };
+            if let LayerConfig::Dense { norm: Some(norm), .. } | LayerConfig::Conv { norm: Some(norm), .. } = layer {
+                norm.check(&key("norm"))?;
+            }
+            if let LayerConfig::Dense { delays: Some(delays), .. } = layer {
+                delays.check(&key("delays"))?;
+            }
             neuron.check(&key("neuron"), width)?;
         }
         match &self.model.readout.neuron {
@@ -851,6 +1078,9 @@ impl Experiment {
             }
             ReadoutNeuron::Filter(filter) => filter.check("model.readout.neuron", None)?,
             _ => {}
+        }
+        if let Some(delays) = &self.model.readout.delays {
+            delays.check("model.readout.delays")?;
         }
         for (key, value) in [("limit", t.rates.limit), ("recurrent_limit", t.rates.recurrent_limit)] {
             if !(value >= 0.0 && value.is_finite()) {
@@ -882,6 +1112,19 @@ impl PerNeuron {
             Some(x) => Err(out_of_range(key, x, want)),
             None => Ok(()),
         }
+    }
+}
+
+impl NormConfig {
+    fn check(&self, key: &str) -> Result<()> {
+        let Self::Batch { momentum, eps } = self;
+        if !(*momentum > 0.0 && *momentum <= 1.0) {
+            return Err(out_of_range(&format!("{key}.momentum"), momentum, "above 0, at most 1"));
+        }
+        if !(*eps > 0.0 && eps.is_finite()) {
+            return Err(out_of_range(&format!("{key}.eps"), eps, "a number above 0"));
+        }
+        Ok(())
     }
 }
 
@@ -930,7 +1173,9 @@ impl ParaLifConfig {
     ///
     /// [`Error::Config`] naming the modes.
     pub fn firing_mode(&self, key: &str) -> Result<FiringMode> {
-        self.mode.parse().map_err(|e: snn_core::Error| Error::config(format!("{key}.mode = {}", self.mode), e.to_string()))
+        self.mode
+            .parse()
+            .map_err(|e: snn_core::Error| Error::config(format!("{key}.mode = {}", self.mode), e.to_string()))
     }
 }
 
@@ -973,6 +1218,16 @@ mod tests {
     }
 
     #[test]
+    fn absent_synaptic_filter_stays_absent() {
+        let mut e = example();
+        e.set("model.layers.0.neuron={model='paralif',mode='T',filter={tau_mem=2.0}}").unwrap();
+        let again = Experiment::from_toml("y.toml", &e.to_toml()).unwrap();
+        assert_eq!(again, e);
+        let LayerConfig::Dense { neuron: NeuronConfig::Paralif(c), .. } = &again.model.layers[0] else { panic!() };
+        assert_eq!((&c.filter.tau_syn, c.filter.tau_mem.values()), (&None, &[2.0][..]));
+    }
+
+    #[test]
     fn set_reaches_every_depth() {
         let mut e = example();
         for s in [
@@ -984,9 +1239,7 @@ mod tests {
             e.set(s).unwrap();
         }
         assert_eq!((e.train.epochs, e.train.optimiser.learning_rate), (3, 1.0));
-        assert!(
-            matches!(&e.model.layers[0], LayerConfig::Dense { width: 7, neuron: NeuronConfig::Multi(_), .. })
-        );
+        assert!(matches!(&e.model.layers[0], LayerConfig::Dense { width: 7, neuron: NeuronConfig::Multi(_), .. }));
     }
 
     #[test]
@@ -1008,9 +1261,37 @@ mod tests {
             ("model.layers.0.width=0", "model.layers.0.width = 0: must be at least 1"),
             ("model.layers.0.neuron={model='paralif',mode='TX'}", "unknown firing mode `TX`; it is one of GS, SB"),
             ("model.layers.0.neuron={model='paralif',threshold=[1,2]}", "threshold has 2 numbers: must be one for all"),
-            ("model.layers.0.neuron={model='cuba',filter={tau_mem=0}}", "filter.tau_mem = 0: must be a number of steps"),
+            (
+                "model.layers.0.neuron={model='cuba',filter={tau_mem=0}}",
+                "filter.tau_mem = 0: must be a number of steps",
+            ),
             ("model.layers.0.neuron={model='cuba',filter={tau_syn=[5,5,-1]}}", "filter.tau_syn = -1: must be a number"),
             ("train.rates={limit=-1}", "train.rates.limit = -1: must be 0 or more"),
+            ("train.loss={kind='cross-entropy',label_smoothing=1}", "label_smoothing = 1: must be in [0, 1)"),
+            ("train.loss={kind='mse',label_smoothing=0.1}", "unknown field `label_smoothing`"),
+            ("train.schedule={kind='one-cycle',peak=0}", "train.schedule.peak = 0: must be a number above 0"),
+            ("train.schedule={kind='one-cycle',peak=5,warmup=1}", "train.schedule.warmup = 1: must be between 0 and 1"),
+            ("model.layers.0={kind='dropout',p=1}", "model.layers.0.p = 1: must be in [0, 1)"),
+            (
+                "model.layers.0={kind='dense',width=3,norm={kind='batch',momentum=0}}",
+                "norm.momentum = 0: must be above 0",
+            ),
+            (
+                "model.layers.0={kind='conv',channels=3,kernel=3,norm={kind='batch',eps=-1}}",
+                "norm.eps = -1: must be a number",
+            ),
+            (
+                "model.layers.0={kind='dense',width=3,delays={max=0}}",
+                "model.layers.0.delays.max = 0: must be 1 to 4096",
+            ),
+            (
+                "model.layers.0={kind='dense',width=3,delays={sigma_end=0}}",
+                "delays.sigma_end = 0: must be 0.01 or more",
+            ),
+            (
+                "model.layers.0={kind='dense',width=3,delays={anneal=2}}",
+                "delays.anneal = 2: must be above 0, at most 1",
+            ),
         ] {
             let message = example().set(set).unwrap_err().to_string();
             assert!(message.contains(want), "{message}");

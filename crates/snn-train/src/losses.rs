@@ -1,8 +1,9 @@
 //! Losses: a value for each sample and the gradient of the batch mean.
 
-use snn_core::{Activity, Backend, Tensor};
+use snn_core::{Activity, Backend, Real, Tensor};
 
-use crate::error::Result;
+use crate::config::LossConfig;
+use crate::error::{Error, Result};
 
 /// Softmax cross entropy of logits, mean over the batch; buffers live as long as the model.
 #[derive(Debug)]
@@ -61,7 +62,6 @@ impl<B: Backend> CrossEntropy<B> {
     ///
     /// If `logits` are no values, a label is not below the number of logits, or the device fails.
     pub fn forward(&mut self, device: &B, logits: &Activity<B>, labels: &[u32]) -> Result<Scores> {
-        use snn_core::Real;
         let logits = logits.values("the loss")?;
         let classes = logits.len() / labels.len().max(1);
         device.resize(&mut self.targets, labels.len())?;
@@ -69,10 +69,86 @@ impl<B: Backend> CrossEntropy<B> {
         device.resize(&mut self.losses, labels.len())?;
         self.grad.resize(device, &logits.shape)?;
         device.softmax_cross_entropy(classes, &logits.data, &self.targets, &mut self.losses, &mut self.grad.data)?;
-        let losses = device.to_host(&self.losses)?;
-        let values = device.to_host(&logits.data)?;
-        let correct = values.chunks(classes.max(1)).zip(labels).filter(|(row, label)| argmax(row) == **label as usize);
-        Ok(Scores { samples: labels.len(), loss_sum: losses.iter().map(|l| l.value()).sum(), correct: correct.count() })
+        scores(device, &self.losses, logits, labels)
+    }
+}
+
+/// What a batch came to.
+fn scores<B: Backend>(device: &B, losses: &B::Buffer<B::Real>, logits: &Tensor<B>, labels: &[u32]) -> Result<Scores> {
+    let losses = device.to_host(losses)?;
+    let values = device.to_host(&logits.data)?;
+    let classes = logits.len() / labels.len().max(1);
+    let correct = values.chunks(classes.max(1)).zip(labels).filter(|(row, label)| argmax(row) == **label as usize);
+    Ok(Scores { samples: labels.len(), loss_sum: losses.iter().map(|l| l.value()).sum(), correct: correct.count() })
+}
+
+/// The loss of a configuration: cross entropy of labels, plain or smoothed, or squared error.
+///
+/// A smoothed label gives its class `1 - s + s / K` and the other classes `s / K` each.
+#[derive(Debug)]
+pub struct Loss<B: Backend> {
+    config: LossConfig,
+    hard: CrossEntropy<B>,
+    // `[B, K]`
+    shares: B::Buffer<B::Real>,
+}
+
+impl<B: Backend> Loss<B> {
+    /// A loss without a batch.
+    ///
+    /// # Errors
+    ///
+    /// If the device has no memory left.
+    pub fn new(device: &B, config: LossConfig) -> Result<Self> {
+        Ok(Self { config, hard: CrossEntropy::new(device)?, shares: device.zeros(0)? })
+    }
+
+    /// Computes losses, predictions and the gradient of a batch.
+    ///
+    /// # Errors
+    ///
+    /// As [`CrossEntropy::forward`].
+    pub fn forward(&mut self, device: &B, logits: &Activity<B>, labels: &[u32]) -> Result<Scores> {
+        // The share of the class, and that of every other one, from the number of classes.
+        let (own, other) = match self.config {
+            LossConfig::CrossEntropy { label_smoothing: 0.0 } => return self.hard.forward(device, logits, labels),
+            LossConfig::CrossEntropy { label_smoothing } => (1.0 - label_smoothing, label_smoothing),
+            LossConfig::Mse => (1.0, 0.0),
+        };
+        let outputs = logits.values("the loss")?;
+        let classes = outputs.len() / labels.len().max(1);
+        let other = other / classes as f64;
+        let mut shares = vec![B::Real::lit(other); outputs.len()];
+        for (row, &label) in shares.chunks_mut(classes.max(1)).zip(labels) {
+            match row.get_mut(label as usize) {
+                Some(share) => *share = B::Real::lit(own + other),
+                None => {
+                    let (op, unit) = ("the loss", label);
+                    return Err(Error::Core(snn_core::Error::Unit { op, unit, width: classes }));
+                }
+            }
+        }
+        device.resize(&mut self.shares, shares.len())?;
+        device.upload(&shares, &mut self.shares)?;
+        let CrossEntropy { losses, grad, .. } = &mut self.hard;
+        device.resize(losses, labels.len())?;
+        grad.resize(device, &outputs.shape)?;
+        if self.config == LossConfig::Mse {
+            device.squared_error(classes, &outputs.data, &self.shares, losses, &mut grad.data)?;
+        } else {
+            device.soft_cross_entropy(classes, &outputs.data, &self.shares, losses, &mut grad.data)?;
+        }
+        scores(device, losses, outputs, labels)
+    }
+
+    /// The gradient on the logits, `[B, K]`, of the mean loss of the last batch.
+    pub fn grad(&self) -> &Tensor<B> {
+        &self.hard.grad
+    }
+
+    /// The losses of the last batch, `[B]`.
+    pub fn losses(&self) -> &B::Buffer<B::Real> {
+        &self.hard.losses
     }
 }
 

@@ -89,20 +89,29 @@ impl<B: Backend> Optimiser<B> {
             OptimiserKind::AdamW => UpdateRule::Adam { beta1: c.beta1, beta2: c.beta2, eps: c.eps, decoupled: true },
             OptimiserKind::Adamax => UpdateRule::Adamax { beta1: c.beta1, beta2: c.beta2, eps: c.eps },
         };
-        let update = Update { rule, learning_rate, weight_decay: c.weight_decay, step: self.step };
-        let mut slots: Vec<_> = stack
-            .parameters_mut()
-            .filter(|p| p.learnable)
-            .zip(&mut self.moments)
-            .map(|(p, m)| UpdateSlot {
+        let slots = stack.parameters_mut().filter(|p| p.learnable).zip(&mut self.moments).map(|(p, m)| {
+            let slot = UpdateSlot {
                 value: &mut p.value.data,
                 grad: &p.grad.data,
                 first: &mut m.first,
                 second: &mut m.second,
                 decays: p.decays,
-            })
-            .collect();
-        device.update(&update, &mut slots)?;
+            };
+            (p.rate, slot)
+        });
+        // Parameters that share a learning rate are updated together.
+        let mut groups: Vec<(f64, Vec<UpdateSlot<'_, B>>)> = Vec::new();
+        for (rate, slot) in slots {
+            match groups.iter_mut().find(|(r, _)| *r == rate) {
+                Some((_, group)) => group.push(slot),
+                None => groups.push((rate, vec![slot])),
+            }
+        }
+        for (rate, mut slots) in groups {
+            let learning_rate = learning_rate * rate;
+            let update = Update { rule, learning_rate, weight_decay: c.weight_decay, step: self.step };
+            device.update(&update, &mut slots)?;
+        }
         Ok(())
     }
 }

@@ -31,7 +31,18 @@ impl ScheduleConfig {
             Self::Cosine { warmup, .. } if finished < *warmup => f64::from(finished + 1) / f64::from(warmup + 1),
             Self::Cosine { warmup, floor } => {
                 let done = f64::from(finished - warmup) / f64::from(epochs.saturating_sub(*warmup).max(1));
-                floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+                floor + (1.0 - floor) * fall(done)
+            }
+            Self::OneCycle { peak, warmup } => {
+                let (start, end) = (peak / 25.0, peak / 25.0 / 1e4);
+                // The top lies at the end of an epoch that rises, the lowest rate is that of the last epoch.
+                let (at, last) = (f64::from(finished), f64::from(epochs) - 1.0);
+                let top = (warmup * f64::from(epochs) - 1.0).max(0.0);
+                if at < top {
+                    peak + (start - peak) * fall(at / top)
+                } else {
+                    end + (peak - end) * fall(((at - top) / (last - top).max(1.0)).min(1.0))
+                }
             }
         }
     }
@@ -46,6 +57,11 @@ impl ScheduleConfig {
     }
 }
 
+/// Half a cosine from 1 at 0 to 0 at 1.
+fn fall(done: f64) -> f64 {
+    0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,6 +72,16 @@ mod tests {
         assert!(s.factor(0, 12) < s.factor(1, 12) && s.factor(1, 12) < 1.0);
         assert_eq!(s.factor(2, 12), 1.0);
         assert!((s.factor(12, 12) - 0.1).abs() < 1e-12);
+    }
+
+    #[test]
+    fn one_cycle_rises_to_its_peak_and_ends_low() {
+        let s = ScheduleConfig::OneCycle { peak: 5.0, warmup: 0.3 };
+        let rates: Vec<f64> = (0..100).map(|e| s.factor(e, 100)).collect();
+        assert!((rates[0] - 0.2).abs() < 1e-12 && (rates[29] - 5.0).abs() < 1e-12);
+        assert!((rates[99] - 2e-5).abs() < 1e-12);
+        assert!(rates[..30].is_sorted() && rates[29..].iter().rev().is_sorted());
+        assert!((0..3).all(|e| s.factor(e, 1).is_finite()), "a single epoch has a rate too");
     }
 
     #[test]

@@ -4,16 +4,15 @@ use snn_core::neurons::block::{BlockNeuron, Start};
 use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
 use snn_core::{Activity, Backend, Conv, Kind, Layer, Mode, Parameter, Pass, Signal, Tensor};
 
-use crate::config::{LayerConfig, LeakyConfig, ModelConfig, NeuronConfig, ResetPath};
+use crate::config::{LayerConfig, LeakyConfig, ModelConfig, NeuronConfig, ReadoutNeuron, ResetPath};
 use crate::error::{Error, Result};
 use crate::layers::block::BlockCell;
-use crate::layers::conv::Convolution;
 use crate::layers::cuba::CubaCell;
 use crate::layers::decay::Decay;
-use crate::layers::dense::Dense;
 use crate::layers::lif::LifCell;
 use crate::layers::paralif::ParaLifCell;
-use crate::layers::{Cell, Clocked, PoolLayer, Projection, Readout, ReluLayer};
+use crate::layers::project::{self, Around};
+use crate::layers::{AvgPool, Cell, Clocked, Dropout, PoolLayer, Projection, Readout, ReluLayer};
 
 /// A chain of layers on a device.
 #[derive(Debug)]
@@ -33,11 +32,20 @@ impl<B: Backend> Stack<B> {
     pub fn build(device: &B, config: &ModelConfig, input: Signal, classes: usize, seed: u64) -> Result<Self> {
         let mut layers: Vec<Box<dyn Layer<B>>> = Vec::new();
         let mut signal = input;
+        // What dropout of spikes has left to the next projection to make up for.
+        let mut gain = 1.0;
         for (i, layer) in config.layers.iter().enumerate() {
             let at = |e: snn_core::Error| Error::config(format!("model.layers.{i}"), e.to_string());
             let (id, steps) = ((seed, i), signal.steps);
+            let misfit = |name: String, takes: String| Error::Fit {
+                first: previous(i),
+                second: i,
+                name,
+                takes,
+                gives: signal.to_string(),
+            };
             let built: Box<dyn Layer<B>> = match layer {
-                LayerConfig::Dense { width, neuron, init, skip } => {
+                LayerConfig::Dense { width, neuron, init, skip, bias, norm, delays } => {
                     let output = Signal::flat(Kind::Spikes, steps, *width);
                     if *skip && (signal.kind != Kind::Spikes || signal.width() != *width) {
                         return Err(Error::Fit {
@@ -48,35 +56,63 @@ impl<B: Backend> Stack<B> {
                             gives: signal.to_string(),
                         });
                     }
-                    let dense = Dense::new(device, signal.width(), *width, *init, id).map_err(at)?;
-                    clocked(device, signal, output, Box::new(dense), neuron, *skip, id).map_err(at)?
+                    if *skip && gain != 1.0 {
+                        let reason =
+                            "a skip connection cannot follow dropout: the spikes that it adds would not be scaled";
+                        return Err(Error::config(format!("model.layers.{i}.skip"), reason));
+                    }
+                    if delays.is_some() && signal.kind != Kind::Spikes {
+                        return Err(misfit("delays".into(), "spikes".into()));
+                    }
+                    let around = Around { bias: *bias, norm: *norm, gain: std::mem::replace(&mut gain, 1.0) };
+                    let sizes = (signal.width(), *width);
+                    let dense = project::dense(device, sizes, *init, delays.as_ref(), around, id).map_err(at)?;
+                    clocked(device, signal, output, dense, neuron, *skip, id).map_err(at)?
                 }
-                LayerConfig::Conv { channels, kernel, stride, padding, neuron, init } => {
-                    let conv =
-                        Conv::new(signal.map, *channels, *kernel, *stride, *padding).map_err(|e| Error::Fit {
-                            first: previous(i),
-                            second: i,
-                            name: format!("conv {kernel}x{kernel}"),
-                            takes: format!("a map; {e}"),
-                            gives: signal.to_string(),
-                        })?;
+                LayerConfig::Conv {
+                    channels,
+                    kernel,
+                    kernel_width,
+                    stride,
+                    padding,
+                    padding_width,
+                    neuron,
+                    init,
+                    bias,
+                    norm,
+                } => {
+                    let sides = [*kernel, kernel_width.unwrap_or(*kernel)];
+                    let zeros = [*padding, padding_width.unwrap_or(*padding)];
+                    let conv = Conv::rectangle(signal.map, *channels, sides, *stride, zeros)
+                        .map_err(|e| misfit(format!("conv {}x{}", sides[0], sides[1]), format!("a map; {e}")))?;
                     let output = Signal { kind: Kind::Spikes, steps, map: conv.output() };
-                    let conv = Convolution::new(device, conv, *init, id).map_err(at)?;
-                    clocked(device, signal, output, Box::new(conv), neuron, false, id).map_err(at)?
+                    let around = Around { bias: *bias, norm: *norm, gain: std::mem::replace(&mut gain, 1.0) };
+                    let conv = project::convolution(device, conv, *init, around, id).map_err(at)?;
+                    clocked(device, signal, output, conv, neuron, false, id).map_err(at)?
                 }
-                LayerConfig::Pool { window } => {
-                    let misfit = |takes: String| Error::Fit {
-                        first: previous(i),
-                        second: i,
-                        name: format!("pool {window}x{window}"),
-                        takes,
-                        gives: signal.to_string(),
-                    };
+                LayerConfig::Pool { window, window_width } => {
+                    let sides = [*window, window_width.unwrap_or(*window)];
+                    let misfit = |takes: String| misfit(format!("pool {}x{}", sides[0], sides[1]), takes);
                     if signal.kind != Kind::Spikes {
                         return Err(misfit("spikes".into()));
                     }
-                    let pool = PoolLayer::new(device, signal, *window).map_err(|e| misfit(format!("a map; {e}")))?;
-                    Box::new(pool)
+                    let pool = PoolLayer::rectangle(device, signal, sides);
+                    Box::new(pool.map_err(|e| misfit(format!("a map; {e}")))?)
+                }
+                LayerConfig::AvgPool { window, window_width } => {
+                    let sides = [*window, window_width.unwrap_or(*window)];
+                    let misfit = |takes: String| misfit(format!("average pool {}x{}", sides[0], sides[1]), takes);
+                    if !matches!(signal.kind, Kind::Spikes | Kind::Sequence) {
+                        return Err(misfit("spikes or a sequence".into()));
+                    }
+                    let pool = AvgPool::new(device, signal, sides, std::mem::replace(&mut gain, 1.0));
+                    Box::new(pool.map_err(|e| misfit(format!("a map; {e}")))?)
+                }
+                LayerConfig::Dropout { p } => {
+                    if signal.kind == Kind::Spikes {
+                        gain *= Dropout::<B>::gain(*p);
+                    }
+                    Box::new(Dropout::new(device, signal, *p, id).map_err(at)?)
                 }
             };
             signal = built.output_signal();
@@ -92,7 +128,24 @@ impl<B: Backend> Stack<B> {
                 gives: signal.to_string(),
             });
         }
-        layers.push(Box::new(Readout::new(device, signal, classes, &config.readout, (seed, last))?));
+        let readout = &config.readout;
+        let misfit = |name: &str, takes: String| Error::Fit {
+            first: previous(last),
+            second: last,
+            name: name.into(),
+            takes,
+            gives: signal.to_string(),
+        };
+        if let ReadoutNeuron::Vote(_) = readout.neuron
+            && !signal.width().is_multiple_of(classes)
+        {
+            return Err(misfit("vote", format!("as many neurons for each of the {classes} classes")));
+        }
+        if readout.delays.is_some() && signal.kind != Kind::Spikes {
+            return Err(misfit("delays", "spikes".into()));
+        }
+        let projection = project::readout(device, signal, classes, readout, gain, (seed, last))?;
+        layers.push(Box::new(Readout::with_projection(device, signal, classes, readout, projection)?));
         Self::new(device, input, layers)
     }
 
@@ -138,6 +191,16 @@ impl<B: Backend> Stack<B> {
             let input = before.last().map_or(input, |l| l.output());
             rest[0].forward(device, input, pass)?;
         }
+        Ok(())
+    }
+
+    /// Says how far training is; see [`Layer::set_epoch`].
+    ///
+    /// # Errors
+    ///
+    /// If the device fails.
+    pub fn set_epoch(&mut self, device: &B, finished: u32, epochs: u32) -> Result<()> {
+        self.layers.iter_mut().try_for_each(|l| l.set_epoch(device, finished, epochs))?;
         Ok(())
     }
 
@@ -230,4 +293,53 @@ fn clocked<B: Backend>(
         NeuronConfig::Relu(_) => return Ok(Box::new(ReluLayer::new(device, input, output, projection)?)),
     };
     Ok(Box::new(Clocked::new(device, input, output, projection, cell, skip)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use snn_core::Map;
+    use snn_core::reference::Reference;
+
+    use super::*;
+    use crate::Experiment;
+
+    fn build(model: &str) -> Result<Stack<Reference<f32>>> {
+        let text = format!("data = {{ set = 'x', encode = {{ kind = 'ready' }} }}\nmodel = {{ {model} }}");
+        let model = Experiment::from_toml("test", &text).unwrap().model;
+        let maps = Signal { kind: Kind::Spikes, steps: 4, map: Map::new(8, 6, 3) };
+        Stack::build(&Reference::new(), &model, maps, 4, 1)
+    }
+
+    #[test]
+    fn layers_that_do_not_fit_are_named() {
+        let dense = |width: usize, more: &str| format!("{{ kind = 'dense', width = {width}{more} }}");
+        let pool = "{ kind = 'avg-pool', window = 2 }";
+        for (layers, readout, want) in [
+            (format!("{pool}, {}", dense(3, ", delays = {}")), "", "layer 1 (delays) takes spikes, but layer 0 gives"),
+            (dense(10, ""), ", readout = { neuron = { model = 'vote' } }", "as many neurons for each of the 4 classes"),
+            (format!("{{ kind = 'dropout', p = 0.5 }}, {}", dense(144, ", skip = true")), "", "cannot follow dropout"),
+            ("{ kind = 'avg-pool', window = 7 }".into(), "", "layer 0 (average pool 7x7) takes a map"),
+            (format!("{pool}, {{ kind = 'pool', window = 2 }}"), "", "layer 1 (pool 2x2) takes spikes"),
+        ] {
+            let message = build(&format!("layers = [{layers}]{readout}")).unwrap_err().to_string();
+            assert!(message.contains(want), "{message}");
+        }
+    }
+
+    #[test]
+    fn memory_grows_with_what_a_layer_keeps() {
+        let bytes = |more: &str, mode| {
+            let stack = build(&format!("layers = [{{ kind = 'dense', width = 10{more} }}]")).unwrap();
+            stack.memory_bytes(5, mode)
+        };
+        let (norm, delays) = (", norm = { kind = 'batch' }", ", delays = { max = 7 }");
+        // Four lists of a value for each neuron, with gradients, in place of the bias, and a trace in training.
+        let lists = (4 - 1) * 2 * 10 * 4;
+        assert_eq!(bytes(norm, Mode::Train) - bytes("", Mode::Train), lists + 5 * 4 * 10 * 4);
+        assert_eq!(bytes(norm, Mode::Evaluate) - bytes("", Mode::Evaluate), lists);
+        // Positions and a width with gradients, and the kernel with its own in training.
+        let (positions, kernel) = (2 * (144 * 10 + 1) * 4, 144 * 7 * 10 * 4);
+        assert_eq!(bytes(delays, Mode::Train) - bytes("", Mode::Train), positions + 2 * kernel);
+        assert_eq!(bytes(delays, Mode::Evaluate) - bytes("", Mode::Evaluate), positions + kernel);
+    }
 }

@@ -13,7 +13,7 @@ use crate::config::{Experiment, Keep, RateConfig, TrainConfig};
 use crate::error::{Error, Result};
 use crate::health::{self, LayerHealth};
 use crate::log::{JsonLines, TensorBoard};
-use crate::losses::{CrossEntropy, Scores};
+use crate::losses::{Loss, Scores};
 use crate::optim::{self, Optimiser};
 use crate::schedule::Turn;
 use crate::stack::Stack;
@@ -387,7 +387,7 @@ pub fn evaluate<B: Backend>(
     let mut scores = Scores::default();
     let mut spikes: Vec<u64> = Vec::new();
     let mut upload = Upload::new(device, split.pipeline.signal());
-    let mut loss = CrossEntropy::new(device)?;
+    let mut loss = Loss::new(device, config.loss)?;
     let mut logits = MeanLogits::new(device, config.evaluate_draws)?;
     for next in split.loader(LoaderOptions { batch: config.batch, ..LoaderOptions::default() })? {
         let next = next?;
@@ -494,6 +494,10 @@ pub fn run<B: Backend>(
         epochs: experiment.train.epochs,
     };
     observer.started(&info);
+    if snn_data::registry::find(&experiment.data.set).is_ok_and(|set| set.format.is_experimental()) {
+        let set = &experiment.data.set;
+        observer.note(&format!("{set}: the reader is experimental, written from public descriptions of the format"));
+    }
     let mut log = options.out.as_ref().map(|out| JsonLines::open(&out.join("log.jsonl"), log_bytes)).transpose()?;
     let board = options.out.as_ref().map(|out| TensorBoard::create(out, unix_seconds())).transpose()?;
     if let (Some(log), 0) = (&mut log, log_bytes) {
@@ -501,7 +505,7 @@ pub fn run<B: Backend>(
     }
     let mut session = Session {
         upload: Upload::new(device, train.pipeline.signal()),
-        loss: CrossEntropy::new(device)?,
+        loss: Loss::new(device, experiment.train.loss)?,
         best: None,
         device,
         experiment,
@@ -532,7 +536,7 @@ struct Session<'a, B: Backend> {
     stack: Stack<B>,
     optimiser: Optimiser<B>,
     upload: Upload<B>,
-    loss: CrossEntropy<B>,
+    loss: Loss<B>,
     progress: Progress,
     // The best weights of a run that writes no checkpoints.
     best: Option<Vec<Vec<B::Real>>>,
@@ -564,6 +568,7 @@ impl<B: Backend> Session<'_, B> {
         }
         let learning_rate = config.optimiser.learning_rate * config.schedule.factor(finished, config.epochs);
         let start = Instant::now();
+        self.stack.set_epoch(self.device, finished, config.epochs)?;
         let mut clock = Clock::default();
         let mut loader = self.train.loader(LoaderOptions {
             batch: config.batch,
@@ -613,7 +618,7 @@ impl<B: Backend> Session<'_, B> {
             return Err(Error::Diverged { loss: scores.loss(), epoch, batch: batch.index + 1, hint });
         }
         let start = Instant::now();
-        self.stack.backward(device, input, &self.loss.grad)?;
+        self.stack.backward(device, input, self.loss.grad())?;
         if config.clip_norm > 0.0 {
             optim::clip_norm(device, &mut self.stack, config.clip_norm)?;
         }

@@ -4,12 +4,12 @@
 //! along one direction in the space of all parameters. The gradients of the backward pass, times that direction, must
 //! give the same number.
 
-use snn_core::backend::{LinAlg, SpikeMemory};
+use snn_core::backend::SpikeMemory;
 use snn_core::reference::Reference;
 use snn_core::testkit::Inputs;
 use snn_core::{Activity, Backend, Dual, Kind, Lanes, Map, Pass, Real, Signal, Spikes, Tensor};
-use snn_train::config::ModelConfig;
-use snn_train::losses::CrossEntropy;
+use snn_train::config::{LossConfig, ModelConfig};
+use snn_train::losses::Loss;
 use snn_train::{Experiment, Stack};
 
 /// The model of a configuration that says nothing else.
@@ -22,6 +22,7 @@ fn model(text: &str) -> ModelConfig {
 enum Input {
     Spikes(Spikes),
     Values(Vec<f32>),
+    Sequence(Lanes, Vec<f32>),
 }
 
 impl Input {
@@ -33,22 +34,38 @@ impl Input {
                 Activity::Spikes(spikes)
             }
             Self::Values(host) => {
-                let lifted: Vec<B::Real> = host.iter().map(|&v| B::Real::lit(v.into())).collect();
-                let data = device.buffer_from(&lifted).unwrap();
-                Activity::Values(Tensor { shape: vec![batch, host.len() / batch], data })
+                Activity::Values(Tensor { shape: vec![batch, host.len() / batch], data: lift(device, host) })
+            }
+            Self::Sequence(lanes, host) => {
+                let shape = vec![lanes.batch, lanes.steps, lanes.width];
+                Activity::Sequence(Tensor { shape, data: lift(device, host) })
             }
         }
     }
 }
 
+fn lift<B: Backend>(device: &B, host: &[f32]) -> B::Buffer<B::Real> {
+    let lifted: Vec<B::Real> = host.iter().map(|&v| B::Real::lit(v.into())).collect();
+    device.buffer_from(&lifted).unwrap()
+}
+
 /// Checks a model along several directions; gives the hidden spikes of the batch and the parameters without a gradient.
 fn check(name: &str, model: &ModelConfig, signal: Signal, density: f32) -> (u64, Vec<String>) {
+    check_loss(name, model, signal, density, LossConfig::default())
+}
+
+/// The same with another loss than cross entropy.
+fn check_loss(name: &str, model: &ModelConfig, signal: Signal, density: f32, loss: LossConfig) -> (u64, Vec<String>) {
     const BATCH: usize = 3;
     const CLASSES: usize = 4;
     let (plain, dual) = (Reference::<f64>::new(), Reference::<Dual>::new());
     let mut inputs = Inputs::new(11);
     let input = match signal.kind {
         Kind::Values => Input::Values(inputs.uniform(BATCH * signal.width(), -1.0, 1.0)),
+        Kind::Sequence => {
+            let lanes = Lanes::new(BATCH, signal.steps, signal.width());
+            Input::Sequence(lanes, inputs.uniform(lanes.len(), -1.0, 1.0))
+        }
         _ => Input::Spikes(inputs.spikes(Lanes::new(BATCH, signal.steps, signal.width()), density)),
     };
     let labels = [0_u32, 3, 1];
@@ -60,21 +77,23 @@ fn check(name: &str, model: &ModelConfig, signal: Signal, density: f32) -> (u64,
         p.value.data.iter_mut().zip(moved).for_each(|(x, d)| *x += f64::from(d));
     }
     let activity = input.activity(&plain, BATCH);
-    let mut loss = CrossEntropy::new(&plain).unwrap();
+    let (mut loss, mut twin_loss) = (Loss::new(&plain, loss).unwrap(), Loss::new(&dual, loss).unwrap());
     stack.forward(&plain, &activity, Pass::train(0)).unwrap();
     loss.forward(&plain, stack.output(), &labels).unwrap();
-    stack.backward(&plain, &activity, &loss.grad).unwrap();
+    stack.backward(&plain, &activity, loss.grad()).unwrap();
     let spikes = stack.layers().filter_map(|l| l.spikes());
     let spikes = spikes.flat_map(|s| plain.events_per_sample(s).unwrap()).map(u64::from).sum();
 
     let mut twin = Stack::build(&dual, model, signal, CLASSES, 5).unwrap();
-    let names: Vec<String> = stack.parameters().map(|(i, p)| format!("{i}.{}", p.name)).collect();
+    // Running statistics and the like are not learned, so they have no gradient.
+    let names: Vec<Option<String>> =
+        stack.parameters().map(|(i, p)| p.learnable.then(|| format!("{i}.{}", p.name))).collect();
     let mut dead = Vec::new();
     // Along each parameter on its own, so that a fault is named, and along all of them at once.
-    for wanted in names.iter().map(Some).chain([None]) {
+    for wanted in names.iter().flatten().map(Some).chain([None]) {
         let (mut want, mut scale) = (0.0, 0.0);
         for ((p, q), name) in stack.parameters().zip(twin.parameters_mut()).zip(&names) {
-            let moves = wanted.is_none_or(|w| w == name);
+            let moves = name.as_ref().is_some_and(|name| wanted.is_none_or(|w| w == name));
             let direction = inputs.uniform(p.1.value.len(), -1.0, 1.0);
             for (i, d) in direction.into_iter().enumerate() {
                 let d = if moves { f64::from(d) } else { 0.0 };
@@ -85,10 +104,8 @@ fn check(name: &str, model: &ModelConfig, signal: Signal, density: f32) -> (u64,
         }
         let activity = input.activity(&dual, BATCH);
         twin.forward(&dual, &activity, Pass::train(0)).unwrap();
-        let logits = &twin.output().values("test").unwrap().data;
-        let (mut losses, mut grad) = (vec![Dual::ZERO; BATCH], vec![Dual::ZERO; BATCH * CLASSES]);
-        dual.softmax_cross_entropy(CLASSES, logits, &labels.to_vec(), &mut losses, &mut grad).unwrap();
-        let got = losses.iter().map(|l| l.derivative).sum::<f64>() / BATCH as f64;
+        twin_loss.forward(&dual, twin.output(), &labels).unwrap();
+        let got = twin_loss.losses().iter().map(|l| l.derivative).sum::<f64>() / BATCH as f64;
         let place = wanted.map_or("all parameters", |w| w.as_str());
         assert!(
             (got - want).abs() <= 1e-9 * scale.max(1e-12),
@@ -228,4 +245,108 @@ fn rectified_models_have_exact_gradients() {
     );
     let (_, dead) = check("relu", &model(&text), Signal::flat(Kind::Spikes, 5, 6), 0.4);
     assert!(dead.is_empty(), "no gradient on {dead:?}");
+}
+
+/// Parallel neurons that fire often enough for a small model to be lively.
+const PARALLEL: &str = "neuron = { model = 'paralif', mode = 'T', threshold = 0.3, learn_threshold = true, \
+                        surrogate = { kind = 'arctan', alpha = 2.0 }, filter = { tau_mem = 1.44, learn_tau = true } }";
+
+#[test]
+fn normalised_models_have_exact_gradients() {
+    let norm = "norm = { kind = 'batch' }";
+    let dense = |width: usize, norm: &str| format!("{{ kind = 'dense', width = {width}, {PARALLEL}, {WIDE}{norm} }}");
+    let readout = "readout = { reduce = 'mean', neuron = { model = 'none' } }";
+    let text = format!(
+        "model = {{ layers = [{}, {}], {readout} }}",
+        dense(7, &format!(", {norm}")),
+        dense(5, &format!(", {norm}"))
+    );
+    check_lively("normalised dense", &model(&text), Signal::flat(Kind::Spikes, 9, 6), 0.4);
+    check_lively("normalised dense of values", &model(&text), Signal::flat(Kind::Values, 9, 6), 0.0);
+    check_lively("normalised dense of a sequence", &model(&text), Signal::flat(Kind::Sequence, 9, 6), 0.0);
+
+    let conv = |channels: usize, options: &str| {
+        format!("{{ kind = 'conv', channels = {channels}, kernel = 3, padding = 1, {PARALLEL}, {WIDE}{options} }}")
+    };
+    let pool = "{ kind = 'pool', window = 2 }";
+    for options in [format!(", {norm}"), ", bias = false".into()] {
+        let layers = format!("{}, {pool}, {}, {pool}, {}", conv(3, &options), conv(4, &options), dense(5, ""));
+        let text = format!("model = {{ layers = [{layers}], {readout} }}");
+        let maps = Signal { kind: Kind::Spikes, steps: 5, map: Map::new(6, 5, 2) };
+        check_lively(&format!("conv{options}"), &model(&text), maps, 0.3);
+    }
+}
+
+#[test]
+fn one_dimensional_convolutions_and_mean_pools_have_exact_gradients() {
+    let conv = |channels: usize| {
+        format!(
+            "{{ kind = 'conv', channels = {channels}, kernel = 3, kernel_width = 1, padding = 1, padding_width = 0, \
+             {PARALLEL}, {WIDE}, norm = {{ kind = 'batch', eps = 1e-3 }} }}"
+        )
+    };
+    let pool = "{ kind = 'avg-pool', window = 2, window_width = 1 }";
+    let dense = format!("{{ kind = 'dense', width = 5, {PARALLEL}, {WIDE} }}");
+    let layers = format!("{}, {}, {pool}, {pool}, {}, {pool}, {dense}", conv(3), conv(2), conv(4));
+    let text =
+        format!("model = {{ layers = [{layers}], readout = {{ reduce = 'mean', neuron = {{ model = 'none' }} }} }}");
+    let column = Signal { kind: Kind::Sequence, steps: 6, map: Map::new(9, 1, 3) };
+    check_lively("columns", &model(&text), column, 0.0);
+    check_lively("spiking columns", &model(&text), Signal { kind: Kind::Spikes, ..column }, 0.3);
+}
+
+#[test]
+fn models_with_dropout_have_exact_gradients() {
+    let drop = "{ kind = 'dropout', p = 0.4 }";
+    let dense = |width: usize, more: &str| format!("{{ kind = 'dense', width = {width}, {PARALLEL}, {WIDE}{more} }}");
+    let readout = "readout = { reduce = 'mean', neuron = { model = 'filter', tau_mem = 2.0 } }";
+    let layers = format!("{drop}, {}, {drop}, {}, {drop}", dense(9, ""), dense(8, ", norm = { kind = 'batch' }"));
+    let text = format!("model = {{ layers = [{layers}], {readout} }}");
+    for kind in [Kind::Spikes, Kind::Sequence, Kind::Values] {
+        check_lively(&format!("dropout of {kind}"), &model(&text), Signal::flat(kind, 7, 12), 0.5);
+    }
+    // Through pools, of which the second kind takes the factor over.
+    let conv = format!("{{ kind = 'conv', channels = 3, kernel = 3, {PARALLEL}, {WIDE} }}");
+    let pools = "{ kind = 'pool', window = 2 }, { kind = 'avg-pool', window = 2 }";
+    let text = format!("model = {{ layers = [{conv}, {drop}, {pools}, {}], {readout} }}", dense(5, ""));
+    let maps = Signal { kind: Kind::Spikes, steps: 5, map: Map::new(10, 10, 2) };
+    check_lively("dropout before pools", &model(&text), maps, 0.4);
+}
+
+#[test]
+fn votes_and_their_losses_have_exact_gradients() {
+    let dense = |width: usize| format!("{{ kind = 'dense', width = {width}, {PARALLEL}, {WIDE} }}");
+    for reduce in ["mean", "sum"] {
+        let readout = format!("readout = {{ reduce = '{reduce}', neuron = {{ model = 'vote' }} }}");
+        let text = format!("model = {{ layers = [{}, {}], {readout} }}", dense(7), dense(12));
+        for loss in [LossConfig::default(), LossConfig::CrossEntropy { label_smoothing: 0.2 }, LossConfig::Mse] {
+            let name = format!("votes, {reduce}, {loss:?}");
+            let (spikes, dead) = check_loss(&name, &model(&text), Signal::flat(Kind::Spikes, 7, 6), 0.4, loss);
+            assert!(spikes > 0 && dead.is_empty(), "{name}: {spikes} spikes, no gradient on {dead:?}");
+        }
+    }
+    let text = format!(
+        "model = {{ layers = [{}, {{ kind = 'dropout', p = 0.3 }}], readout = {{ reduce = 'mean', \
+         neuron = {{ model = 'vote' }} }} }}",
+        dense(8)
+    );
+    check_lively("votes behind dropout", &model(&text), Signal::flat(Kind::Spikes, 7, 6), 0.5);
+}
+
+#[test]
+fn models_with_learned_delays_have_exact_gradients() {
+    for sigma in ["3.0", "0.4"] {
+        let delays = format!("delays = {{ max = 5, sigma = {sigma} }}");
+        let dense = |width: usize, more: &str| {
+            format!("{{ kind = 'dense', width = {width}, {PARALLEL}, {WIDE}, {delays}{more} }}")
+        };
+        let norm = ", norm = { kind = 'batch' }";
+        let readout = format!("readout = {{ reduce = 'softmax-sum', {delays}, neuron = {{ model = 'none' }} }}");
+        let plain = format!("{}, {}", dense(7, ""), dense(6, norm));
+        let dropped = format!("{}, {{ kind = 'dropout', p = 0.3 }}, {}", dense(7, norm), dense(6, ""));
+        for layers in [plain, dropped] {
+            let text = format!("model = {{ layers = [{layers}], {readout} }}");
+            check_lively(&format!("delays, sigma {sigma}"), &model(&text), Signal::flat(Kind::Spikes, 9, 6), 0.4);
+        }
+    }
 }

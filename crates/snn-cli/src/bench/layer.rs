@@ -6,7 +6,8 @@
 //!   The incoming gradient, all ones, is set up outside the timing.
 //! * The first of `repeats + 1` batches is dropped; what is reported are medians.
 //!
-//! `block`, `single` and `multi` are the layers that training uses. `block-convolution` and `single-stepwise` run the
+//! `block`, `single`, `multi`, `cuba` and `paralif` are the layers that training uses; the last two with fixed time
+//! constants, `paralif` with a learned threshold. `block-convolution` and `single-stepwise` run the
 //! algorithms of [`snn_cpu::published`] after dense products, as the publication timed them.
 //!
 //! # The floor
@@ -43,11 +44,13 @@ use snn_cpu::published::{
     ConvolutionTape, StepwiseTape, convolution_backward, convolution_forward, stepwise_backward, stepwise_forward,
 };
 use snn_data::synth::poisson::{Rate, poisson_spikes};
-use snn_train::config::Init;
+use snn_train::config::{CubaConfig, FilterConfig, Init, ParaLifConfig, PerNeuron, RecurrentConfig};
 use snn_train::layers::block::BlockCell;
+use snn_train::layers::cuba::CubaCell;
 use snn_train::layers::decay::Decay;
 use snn_train::layers::dense::Dense;
 use snn_train::layers::lif::LifCell;
+use snn_train::layers::paralif::ParaLifCell;
 use snn_train::layers::{Cell, Clocked, Projection};
 
 use super::peer::{PeerCell, PeerTime, Peers};
@@ -76,6 +79,18 @@ pub(crate) enum LayerModel {
     BlockConvolution,
     /// The single-spike neuron as published: dense products and one operation per line and time step.
     SingleStepwise,
+    /// The sequential baseline of ParaLIF, one fused pass per direction.
+    Cuba,
+    /// ParaLIF-T, one fused pass per direction.
+    ParalifT,
+    /// ParaLIF-D, one fused pass per direction.
+    ParalifD,
+    /// SPSN-SB, one fused pass per direction, random numbers drawn in it.
+    ParalifSb,
+    /// SPSN-GS, one fused pass per direction, random numbers drawn in it.
+    ParalifGs,
+    /// ParaLIF-T with its recurrent connection: two passes and a product.
+    ParalifTRecurrent,
 }
 
 impl LayerModel {
@@ -87,6 +102,12 @@ impl LayerModel {
             Self::Multi => "multi",
             Self::BlockConvolution => "block-convolution",
             Self::SingleStepwise => "single-stepwise",
+            Self::Cuba => "cuba",
+            Self::ParalifT => "paralif-t",
+            Self::ParalifD => "paralif-d",
+            Self::ParalifSb => "paralif-sb",
+            Self::ParalifGs => "paralif-gs",
+            Self::ParalifTRecurrent => "paralif-t-recurrent",
         }
     }
 
@@ -96,6 +117,12 @@ impl LayerModel {
             Self::Block | Self::BlockConvolution => "block",
             Self::Single | Self::SingleStepwise => "single",
             Self::Multi => "multi",
+            Self::Cuba => "lif",
+            Self::ParalifT => "paralif-t",
+            Self::ParalifD => "paralif-d",
+            Self::ParalifSb => "spsn-sb",
+            Self::ParalifGs => "spsn-gs",
+            Self::ParalifTRecurrent => "paralif-t-recurrent",
         }
     }
 
@@ -126,6 +153,48 @@ pub(crate) struct LayerCell {
     pub(crate) repeats: usize,
     /// Seed of weights and inputs.
     pub(crate) seed: u64,
+    /// Time constants of `cuba` and `paralif` in steps; 20 without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tau: Option<f64>,
+    /// Whether the backward pass is left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) forward_only: bool,
+}
+
+impl LayerCell {
+    /// The filters of the models that have them.
+    fn filter(&self) -> FilterConfig {
+        let given = self.tau.map(PerNeuron::Shared);
+        let own = FilterConfig::default();
+        FilterConfig { tau_mem: given.clone().unwrap_or(own.tau_mem), tau_syn: given.or(own.tau_syn), ..own }
+    }
+
+    /// The neurons of layer `index`.
+    fn neurons(&self, cpu: &Cpu, index: usize) -> Result<Box<dyn Cell<Cpu>>> {
+        let decay = || Decay::new(cpu, self.n, BETA, false, true);
+        let lif = |kind| Ok::<_, anyhow::Error>(LifCell::new(LifNeuron::new(kind), decay()?));
+        let seed = (self.seed, index);
+        let paralif = |mode: &str, recurrent| {
+            let config = ParaLifConfig { mode: mode.into(), recurrent, filter: self.filter(), ..Default::default() };
+            ParaLifCell::new(cpu, &config, self.n, seed)
+        };
+        Ok(match self.model {
+            LayerModel::Block | LayerModel::BlockConvolution => {
+                Box::new(BlockCell::new(BlockNeuron::default(), decay()?))
+            }
+            LayerModel::Single | LayerModel::SingleStepwise => Box::new(lif(LifKind::Single { mask: Path::Attached })?),
+            LayerModel::Multi => Box::new(lif(LifKind::Multi { reset: Path::Attached })?),
+            LayerModel::Cuba => {
+                let config = CubaConfig { filter: self.filter(), ..CubaConfig::default() };
+                Box::new(CubaCell::new(cpu, &config, self.n, seed)?)
+            }
+            LayerModel::ParalifT => Box::new(paralif("T", RecurrentConfig::None)?),
+            LayerModel::ParalifD => Box::new(paralif("D", RecurrentConfig::None)?),
+            LayerModel::ParalifSb => Box::new(paralif("SB", RecurrentConfig::None)?),
+            LayerModel::ParalifGs => Box::new(paralif("GS", RecurrentConfig::None)?),
+            LayerModel::ParalifTRecurrent => Box::new(paralif("T", RecurrentConfig::Spike)?),
+        })
+    }
 }
 
 /// What it took.
@@ -177,8 +246,10 @@ pub(crate) fn time_layer(cpu: &Cpu, cell: &LayerCell) -> Result<LayerTime> {
         let forward = start.elapsed().as_secs_f64();
         network.prepare_backward(cpu)?;
         let start = Instant::now();
-        network.backward(cpu)?;
-        let backward = start.elapsed().as_secs_f64();
+        if !cell.forward_only {
+            network.backward(cpu)?;
+        }
+        let backward = if cell.forward_only { 0.0 } else { start.elapsed().as_secs_f64() };
         if i > 0 {
             time.forward.push(forward);
             time.backward.push(backward);
@@ -221,18 +292,7 @@ impl Fused {
         let mut input = Signal::flat(Kind::Spikes, cell.steps, cell.n_in);
         for dense in projections(cpu, cell)? {
             let output = Signal::flat(Kind::Spikes, cell.steps, cell.n);
-            let decay = Decay::new(cpu, cell.n, BETA, false, true)?;
-            let neurons: Box<dyn Cell<Cpu>> = match cell.model {
-                LayerModel::Block | LayerModel::BlockConvolution => {
-                    Box::new(BlockCell::new(BlockNeuron::default(), decay))
-                }
-                LayerModel::Single | LayerModel::SingleStepwise => {
-                    Box::new(LifCell::new(LifNeuron::new(LifKind::Single { mask: Path::Attached }), decay))
-                }
-                LayerModel::Multi => {
-                    Box::new(LifCell::new(LifNeuron::new(LifKind::Multi { reset: Path::Attached }), decay))
-                }
-            };
+            let neurons = cell.neurons(cpu, layers.len())?;
             layers.push(Clocked::new(cpu, input, output, Box::new(dense), neurons, false)?);
             grads.push(Tensor::zeros(cpu, &[cell.batch, cell.steps, cell.n])?);
             input = output;
@@ -307,7 +367,8 @@ impl Published {
         let lanes = Lanes::new(cell.batch, cell.steps, cell.n);
         let mut layers = Vec::new();
         for (i, dense) in projections(cpu, cell)?.iter().enumerate() {
-            let [weight, bias] = dense.parameters().map(|p| p.value.data.clone());
+            let pair: [_; 2] = dense.parameters().try_into().expect("a fresh projection has a weight and a bias");
+            let [weight, bias] = pair.map(|p| p.value.data.clone());
             layers.push(PublishedLayer {
                 inputs: if i == 0 { cell.n_in } else { cell.n },
                 grads: [vec![0.0; weight.len()], vec![0.0; cell.n], vec![0.0; cell.n]],
@@ -396,9 +457,16 @@ pub(crate) fn cell_bytes(cell: &LayerCell) -> f64 {
     let layers = cell.layers as f64;
     match cell.model {
         // State and gradient; the input as row lists, while a new one is made.
-        LayerModel::Block | LayerModel::Single | LayerModel::Multi => {
-            8.0 * layers * lanes + 8.0 * inputs.min(RATE * inputs / cell.steps as f64)
-        }
+        LayerModel::Block
+        | LayerModel::Single
+        | LayerModel::Multi
+        | LayerModel::Cuba
+        | LayerModel::ParalifT
+        | LayerModel::ParalifD
+        | LayerModel::ParalifSb
+        | LayerModel::ParalifGs => 8.0 * layers * lanes + 8.0 * inputs.min(RATE * inputs / cell.steps as f64),
+        // The same, the second membrane and two more gradients.
+        LayerModel::ParalifTRecurrent => 20.0 * layers * lanes + 8.0 * inputs.min(RATE * inputs / cell.steps as f64),
         // Current, membrane, spikes; then the gradients on spikes and current.
         LayerModel::BlockConvolution => 4.0 * (3.0 * layers * lanes + 2.0 * lanes) + 8.0 * inputs,
         // Current, spikes and four arrays of the tape; then two gradients.
@@ -512,6 +580,8 @@ pub(crate) fn run(cpu: &Cpu, limits: &Limits, args: &BenchArgs, quiet: bool, lin
                         density: args.density,
                         repeats: args.repeats,
                         seed: 0,
+                        tau: None,
+                        forward_only: false,
                     };
                     bar.set_message(format!("{}, batch {batch}, T {steps}, n {n}", model.name()));
                     bar.tick();
@@ -551,6 +621,8 @@ pub(crate) fn peer_cell(peer: &str, cell: &LayerCell, threads: usize, sliced: bo
         repeats: cell.repeats,
         threads,
         sliced,
+        tau: cell.tau,
+        forward_only: cell.forward_only,
     }
 }
 
@@ -613,7 +685,19 @@ mod tests {
     use super::*;
 
     fn cell(model: LayerModel, layers: usize) -> LayerCell {
-        LayerCell { model, batch: 3, steps: 40, n_in: 30, n: 20, layers, density: None, repeats: 2, seed: 1 }
+        LayerCell {
+            model,
+            batch: 3,
+            steps: 40,
+            n_in: 30,
+            n: 20,
+            layers,
+            density: None,
+            repeats: 2,
+            seed: 1,
+            tau: None,
+            forward_only: false,
+        }
     }
 
     /// The published and the fused algorithm are one model: they fire the same spikes.

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `ops.rs` | every hot operation at a small, a typical and a large size |
+//! | `filtered.rs` | one scan of neurons with two filters, with random numbers drawn or given |
 //! | `layer.rs` | a whole layer with the published protocol, and the floor under its time |
 //! | `peer.rs` | the same layer in PyTorch, timed by the script in `peers/` |
 //! | `timing.rs` | medians and spreads |
@@ -10,10 +11,11 @@
 //! The machine's limits are measured at the start of every run ([`snn_cpu::limits`]): a share of a limit that was
 //! measured on another day, or on another machine, would mean nothing.
 
+pub(crate) mod filtered;
 pub(crate) mod layer;
 mod ops;
 pub(crate) mod peer;
-mod timing;
+pub(crate) mod timing;
 
 use std::collections::BTreeMap;
 use std::path::Path;

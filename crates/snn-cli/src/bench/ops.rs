@@ -23,6 +23,7 @@ use snn_cpu::Cpu;
 use snn_cpu::limits::Limits;
 use snn_data::synth::poisson::{Rate, poisson_spikes};
 
+use super::filtered::{FilteredNeuron, FilteredScan};
 use super::timing::{self, Times};
 use crate::args::BenchArgs;
 use crate::console;
@@ -266,6 +267,58 @@ impl Bench<'_> {
             for (size, lanes) in SCANS {
                 self.scan(name, lif, size, lanes)?;
             }
+        }
+        for neuron in FilteredNeuron::ALL {
+            for (size, lanes) in SCANS {
+                self.filtered_scan(neuron, size, lanes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn filtered_scan(&mut self, neuron: FilteredNeuron, size: &'static str, lanes: Lanes) -> Result<()> {
+        let (forward, backward) = (format!("{} forward", neuron.name()), format!("{} backward", neuron.name()));
+        if !self.wanted(&forward) && !self.wanted(&backward) {
+            return Ok(());
+        }
+        let cpu = self.cpu;
+        let mut scan = FilteredScan::new(cpu, neuron, lanes)?;
+        let shape = format!("[{}, {}, {}]", lanes.batch, lanes.steps, lanes.width);
+        let entries = lanes.len() as f64;
+        let noise = if neuron.reads_noise() { 4.0 * entries } else { 0.0 };
+        let bar = (size == "large").then_some(0.6);
+        let work = |bytes, arrays| (Bound::Copy, Work { elements: entries, bytes, arrays, ..Work::default() }, bar);
+        scan.reset(cpu)?;
+        scan.forward(cpu)?;
+        if self.wanted(&forward) {
+            let arrays = "current read, membrane written, given noise read, row lists written";
+            let what = work(8.0 * entries + noise + list_bytes(&scan.spikes), arrays);
+            self.time(
+                &forward,
+                size,
+                shape.clone(),
+                cpu.threads(),
+                what,
+                &mut scan,
+                |s| s.reset(cpu),
+                |s| s.forward(cpu),
+            )?;
+        }
+        if self.wanted(&backward) {
+            scan.reset(cpu)?;
+            scan.forward(cpu)?;
+            let arrays = "membrane read, gradient read and written, given noise read where the slope depends on it";
+            let what = work(12.0 * entries + if neuron.slope_reads_noise() { noise } else { 0.0 }, arrays);
+            self.time(
+                &backward,
+                size,
+                shape,
+                cpu.threads(),
+                what,
+                &mut scan,
+                |s| s.reset_grad(cpu),
+                |s| s.backward(cpu),
+            )?;
         }
         Ok(())
     }

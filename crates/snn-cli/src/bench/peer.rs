@@ -40,6 +40,12 @@ pub(crate) struct PeerCell {
     pub(crate) threads: usize,
     /// Whether time loops slice the current, as the originals do.
     pub(crate) sliced: bool,
+    /// Time constants in steps, of peers that have them; their own without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tau: Option<f64>,
+    /// Whether the backward pass, and everything kept for it, is left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) forward_only: bool,
 }
 
 /// What a peer took, as the script prints it.
@@ -116,8 +122,11 @@ impl Peers {
         if let Some(density) = cell.density {
             command.arg("--density").arg(density.to_string());
         }
-        if cell.sliced {
-            command.arg("--sliced");
+        if let Some(tau) = cell.tau {
+            command.arg("--tau").arg(tau.to_string());
+        }
+        for (option, _) in [("--sliced", cell.sliced), ("--forward-only", cell.forward_only)].iter().filter(|o| o.1) {
+            command.arg(option);
         }
         let context = || format!("the peer `{}` in {}", cell.peer, self.python.display());
         let mut child = command

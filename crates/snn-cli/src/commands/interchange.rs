@@ -47,7 +47,9 @@ fn without_data(device: &Cpu, path: &Path) -> Result<Stack<Cpu>> {
     let last = experiment.model.layers.len();
     let sizes = |layer: usize| match checkpoint::shape_of(path, &format!("{layer}.weight"))?[..] {
         [inputs, outputs] => Ok((inputs, outputs)),
-        ref other => anyhow::bail!("{}: layer {layer} has weights {other:?}; only dense models are exported", path.display()),
+        ref other => {
+            anyhow::bail!("{}: layer {layer} has weights {other:?}; only dense models are exported", path.display())
+        }
     };
     let ((inputs, _), (_, classes)) = (sizes(0)?, sizes(last)?);
     let signal = Signal::flat(Kind::Spikes, 1, inputs);

@@ -323,7 +323,7 @@ mod tests {
     fn awkward_numbers_do_not_break_a_picture() {
         let values = [f64::NAN, f64::INFINITY, -1.0, 0.0, 1e300, 5e-324];
         for scale in [Scale::Linear, Scale::Log2, Scale::Log10] {
-            let axis = || Axis { label: "v".into(), scale, limits: None };
+            let axis = || Axis { label: "v".into(), scale, ..Axis::default() };
             for count in 0..=values.len() {
                 let chosen = &values[..count];
                 let points = chosen.iter().map(|v| (*v, *v, *v));

@@ -113,6 +113,10 @@ pub(crate) struct Axis {
     pub scale: Scale,
     /// First and last value; `None` follows the data.
     pub limits: Option<(f64, f64)>,
+    /// Names at values, in place of numbered ticks: for traces that stand one above the other, or for a place
+    /// beyond all numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<(f64, String)>,
 }
 
 impl Axis {
@@ -123,18 +127,23 @@ impl Axis {
 
     /// A logarithmic axis with ticks at powers of two.
     pub(crate) fn log2(label: impl Into<String>) -> Self {
-        Self { label: label.into(), scale: Scale::Log2, limits: None }
+        Self { label: label.into(), scale: Scale::Log2, ..Self::default() }
     }
 
     /// A logarithmic axis with ticks at powers of ten.
-    #[cfg_attr(not(test), expect(dead_code, reason = "drawn and tested; no reproduction uses it yet"))]
     pub(crate) fn log10(label: impl Into<String>) -> Self {
-        Self { label: label.into(), scale: Scale::Log10, limits: None }
+        Self { label: label.into(), scale: Scale::Log10, ..Self::default() }
     }
 
     /// Fixes the ends of the axis.
     pub(crate) fn limits(mut self, from: f64, to: f64) -> Self {
         self.limits = Some((from, to));
+        self
+    }
+
+    /// Writes names at values, in place of numbered ticks.
+    pub(crate) fn names(mut self, names: impl IntoIterator<Item = (f64, impl Into<String>)>) -> Self {
+        self.names = names.into_iter().map(|(at, name)| (at, name.into())).collect();
         self
     }
 }
@@ -306,7 +315,6 @@ impl Series {
     }
 
     /// Marks the series as taken from a publication: hollow markers, dashed line.
-    #[cfg_attr(not(test), expect(dead_code, reason = "drawn and tested; no reproduction uses it yet"))]
     pub(crate) fn published(mut self) -> Self {
         self.stroke = Stroke::Dashed;
         self.marker = Marker::Ring;
@@ -497,7 +505,6 @@ impl Bars {
     }
 
     /// Sets the palette index of the group added last.
-    #[cfg_attr(not(test), expect(dead_code, reason = "drawn and tested; no reproduction uses it yet"))]
     pub(crate) fn colour(mut self, colour: usize) -> Self {
         if let Some(group) = self.groups.last_mut() {
             group.colour = Some(colour);

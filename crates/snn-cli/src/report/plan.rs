@@ -179,7 +179,7 @@ fn left_margin(panel: &Panel, axes: &Axes, height: f64, letter: &str) -> f64 {
     if matches!(panel.kind, Kind::Note { .. }) {
         return if letter.is_empty() { 0.0 } else { bold_width(letter, LETTER) + 8.0 };
     }
-    let ticks = y_ticks(&axes.y, height);
+    let ticks = y_ticks(panel, &axes.y, height);
     let names = widest(ticks.iter().map(|(_, label)| &**label), TICK);
     let label = if panel.y.label.is_empty() { 0.0 } else { f64::from(LABEL) + 10.0 };
     (label + names + MARK + 5.0).max(if letter.is_empty() { 0.0 } else { bold_width(letter, LETTER) + 8.0 })
@@ -303,8 +303,11 @@ fn draw_panel(place: &Place<'_>, corner: (f64, f64), frame: Frame, marks: &mut V
 }
 
 /// Names or values along the vertical axis as place and label.
-fn y_ticks(across: &Across, height: f64) -> Vec<(f64, String)> {
+fn y_ticks(panel: &Panel, across: &Across, height: f64) -> Vec<(f64, String)> {
     match across {
+        Across::Values(ruler) if !panel.y.names.is_empty() => {
+            panel.y.names.iter().map(|(value, name)| (ruler.place(*value), name.clone())).collect()
+        }
         Across::Values(ruler) => {
             let at = |tick: Tick| (ruler.place(tick.value), tick.label);
             ruler.ticks((height / 38.0) as usize).into_iter().map(at).collect()
@@ -350,7 +353,7 @@ fn name_layout(names: &[String], plot: f64) -> NameLayout {
 fn draw_axes(place: &Place<'_>, frame: Frame, marks: &mut Vec<Mark>) {
     let heat = matches!(place.panel.kind, Kind::Heat(_));
     let stroke = |ends, colour, width| Mark::Strokes { ends, colour, width };
-    let ticks = y_ticks(&place.axes.y, frame.height);
+    let ticks = y_ticks(place.panel, &place.axes.y, frame.height);
     let mut ends = Vec::new();
     let mut grid = Vec::new();
     for (at, label) in &ticks {
@@ -371,7 +374,12 @@ fn draw_axes(place: &Place<'_>, frame: Frame, marks: &mut Vec<Mark>) {
     let below = frame.bottom() + MARK + 4.0 + f64::from(TICK) - 2.0;
     match &place.axes.x {
         Across::Values(ruler) => {
-            let ticks = fitting_ticks(ruler, frame.width);
+            let names = &place.panel.x.names;
+            let ticks = if names.is_empty() {
+                fitting_ticks(ruler, frame.width)
+            } else {
+                names.iter().map(|(value, name)| Tick { value: *value, label: name.clone() }).collect()
+            };
             for tick in ticks {
                 let (x, y) = frame.at(ruler.place(tick.value), 0.0);
                 ends.push([(x, y), (x, y + MARK)]);

@@ -103,7 +103,19 @@ impl Plan {
     }
 
     fn cell(&self, model: LayerModel, batch: usize, steps: usize, n: usize, layers: usize) -> LayerCell {
-        LayerCell { model, batch, steps, n_in: INPUTS, n, layers, density: None, repeats: self.repeats, seed: 0 }
+        LayerCell {
+            model,
+            batch,
+            steps,
+            n_in: INPUTS,
+            n,
+            layers,
+            density: None,
+            repeats: self.repeats,
+            seed: 0,
+            tau: None,
+            forward_only: false,
+        }
     }
 
     /// Every cell once, cheap ones first.
@@ -325,9 +337,9 @@ fn estimate(limits: &Limits, cell: &LayerCell) -> f64 {
     let sparse = 2.0 * 1.5 * events * cell.n as f64 / adds + between / fma;
     let operations = 18.0 * layers * cell.steps as f64;
     let pass = match cell.model {
-        Block | Single | LayerModel::Multi => dense.min(sparse) + 40.0 * lanes * layers / copy,
         BlockConvolution => dense + 2.0 * 1.5 * lanes * layers * cell.steps as f64 / adds,
         SingleStepwise => dense + operations * 20e-6 + 18.0 * 24.0 * lanes * layers / copy,
+        _ => dense.min(sparse) + 40.0 * lanes * layers / copy,
     };
     (cell.repeats + 1) as f64 * (pass + 15e-9 * events)
 }
@@ -534,7 +546,7 @@ fn label(model: LayerModel) -> &'static str {
         BlockConvolution => "block, convolutions (as published)",
         Single => "single, fused",
         Block => "block, fused",
-        LayerModel::Multi => "multi, fused",
+        other => other.name(),
     }
 }
 

@@ -1,9 +1,14 @@
 //! `snn reproduce`: the figures and tables of the papers, computed.
 
+mod digits;
 mod figure1;
 mod figure2;
 mod figure3;
 mod figure4;
+mod paralif_biology;
+mod paralif_robustness;
+mod paralif_time;
+mod spsn_table;
 
 use std::path::Path;
 
@@ -20,6 +25,10 @@ const TARGETS: &[(&str, &str)] = &[
     ("figure2", "block paper: where gradients flow"),
     ("figure3", "block paper: speed of block and sequential neurons, as published and fused"),
     ("figure4", "block paper: accuracy, speed, activity, training from silence"),
+    (spsn_table::TARGET, "SPSN: accuracy and time of an epoch on spoken digits, beside LIF"),
+    (paralif_time::TARGET, "ParaLIF: running time of parallel and sequential neurons, beside PyTorch"),
+    (paralif_biology::TARGET, "ParaLIF: features of biological neurons in single neurons"),
+    (paralif_robustness::TARGET, "ParaLIF: accuracy under noise on spoken digits"),
 ];
 
 pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {
@@ -31,6 +40,10 @@ pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {
         "figure2" => figure2::run(args),
         "figure3" => figure3::run(args, quiet),
         "figure4" => figure4::run(args, quiet),
+        spsn_table::TARGET => spsn_table::run(args, quiet),
+        paralif_time::TARGET => paralif_time::run(args, quiet),
+        paralif_biology::TARGET => paralif_biology::run(args),
+        paralif_robustness::TARGET => paralif_robustness::run(args, quiet),
         other => {
             let names: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
             let hint = snn_train::config::nearest(other, names.iter().copied());
@@ -48,6 +61,9 @@ fn command(args: &Reproduce) -> String {
     }
     if args.peer_python.is_some() {
         line.push_str(" --peer-python PYTHON");
+    }
+    if args.train_noise {
+        line.push_str(" --train-noise");
     }
     line
 }

@@ -121,8 +121,8 @@ pub fn trace<R: Real>(neuron: &CubaNeuron, c: &Constants<'_, R>, current: &[R]) 
             s[n] = c.alpha[n] * s[n] + row[n];
             if neuron.recurrence != Recurrence::None {
                 s[n] += c.bias[n];
-                for m in 0..width {
-                    s[n] += fed[m] * c.weight[m * width + n];
+                for (m, &r) in fed.iter().enumerate() {
+                    s[n] += r * c.weight[m * width + n];
                 }
             }
             let input = if neuron.blocks(t, last[n]) { R::ZERO } else { (R::ONE - c.beta[n]) * s[n] };
@@ -214,8 +214,8 @@ pub fn adjoint<R: Real>(
         if neuron.recurrence != Recurrence::None && t > 0 {
             for m in 0..width {
                 let r = parts(t - 1, m).2;
-                for n in 0..width {
-                    out.weight[m * width + n] += r * q[n];
+                for (n, &q) in q.iter().enumerate() {
+                    out.weight[m * width + n] += r * q;
                 }
             }
         }

@@ -153,19 +153,8 @@ pub enum FiringMode {
 
 impl FiringMode {
     /// All modes, in the published order.
-    pub const ALL: [Self; 11] = [
-        Self::GS,
-        Self::SB,
-        Self::TRB,
-        Self::D,
-        Self::SD,
-        Self::TD,
-        Self::TRD,
-        Self::T,
-        Self::ST,
-        Self::TT,
-        Self::TRT,
-    ];
+    pub const ALL: [Self; 11] =
+        [Self::GS, Self::SB, Self::TRB, Self::D, Self::SD, Self::TD, Self::TRD, Self::T, Self::ST, Self::TT, Self::TRT];
 
     /// The published name.
     #[must_use]

@@ -27,11 +27,7 @@ pub(super) fn check_filters<R: Real>(
 }
 
 /// Checks the gradients' places: one entry for each lane.
-pub(super) fn check_grads<R: Real>(
-    op: &'static str,
-    lanes: Lanes,
-    grads: &FilterGrad<'_, Reference<R>>,
-) -> Result<()> {
+pub(super) fn check_grads<R: Real>(op: &'static str, lanes: Lanes, grads: &FilterGrad<'_, Reference<R>>) -> Result<()> {
     if let Some(m) = grads.membrane {
         check_len(op, "grad_membrane", m.len(), lanes.len())?;
     }

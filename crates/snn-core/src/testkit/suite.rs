@@ -5,8 +5,8 @@
 
 use super::{Inputs, assert_close, wide};
 use crate::backend::{
-    CubaParameters, DecayMap, FilterGrad, Filters, Fire, Gemm, Leak, LeakGrad, Noise, Recurrent, TimeReduction, Update,
-    UpdateRule, UpdateSlot,
+    ChannelNorm, CubaParameters, DecayMap, DelayKernel, Delays, FilterGrad, Filters, Fire, Gemm, Leak, LeakGrad, Noise,
+    Recurrent, TimeReduction, Update, UpdateRule, UpdateSlot,
 };
 use crate::neurons::block::{BlockNeuron, Start};
 use crate::neurons::cuba::{CubaNeuron, Recurrence};
@@ -128,6 +128,8 @@ pub fn convolution_matches_reference<B: Backend>(device: &B) {
         Conv::new(Map::new(7, 7, 2), 33, 5, 1, 2).unwrap(),
         Conv::new(Map::new(9, 8, 1), 4, 3, 2, 0).unwrap(),
         Conv::new(Map::new(3, 3, 31), 1, 1, 1, 0).unwrap(),
+        Conv::rectangle(Map::new(9, 1, 5), 7, [3, 1], 1, [1, 0]).unwrap(),
+        Conv::rectangle(Map::new(4, 7, 2), 3, [2, 5], 2, [0, 2]).unwrap(),
     ];
     for conv in &geometries {
         let lanes = Lanes::new(3, 4, conv.input.len());
@@ -172,10 +174,14 @@ pub fn pooling_matches_reference<B: Backend>(device: &B) {
     use crate::backend::{LinAlg, SpikeMemory};
     let pair = Pair::new(device);
     let mut inputs = Inputs::new(4);
-    for (map, window) in
-        [(Map::new(4, 6, 3), 2), (Map::new(5, 5, 1), 2), (Map::new(6, 6, 2), 3), (Map::new(1, 1, 31), 1)]
-    {
-        let pool = Pool::new(map, window).unwrap();
+    for (map, window) in [
+        (Map::new(4, 6, 3), [2, 2]),
+        (Map::new(5, 5, 1), [2, 2]),
+        (Map::new(6, 6, 2), [3, 3]),
+        (Map::new(1, 1, 31), [1, 1]),
+        (Map::new(9, 1, 4), [2, 1]),
+    ] {
+        let pool = Pool::rectangle(map, window).unwrap();
         let lanes = Lanes::new(2, 5, map.len());
         let (x, x_ref) = pair.spikes(&inputs.spikes(lanes, 0.4));
         let (mut out, mut out_ref) = (device.spikes(), pair.reference.spikes());
@@ -187,6 +193,161 @@ pub fn pooling_matches_reference<B: Backend>(device: &B) {
         device.pool_spikes_grad(&pool, &x, &grad.device, &mut gx.device).unwrap();
         pair.reference.pool_spikes_grad(&pool, &x_ref, &grad.reference, &mut gx.reference).unwrap();
         pair.compare("pool_spikes_grad", &gx, 0.0);
+
+        let r = &pair.reference;
+        let mut means = pair.rubbish(out_ref.values.len());
+        device.pool_spikes_mean(&pool, &x, &mut means.device).unwrap();
+        r.pool_spikes_mean(&pool, &x_ref, &mut means.reference).unwrap();
+        pair.compare("pool_spikes_mean", &means, CLOSE);
+        let values = pair.upload(&inputs.uniform(lanes.len(), -1.0, 1.0));
+        device.pool_mean(&pool, lanes.rows(), &values.device, &mut means.device).unwrap();
+        r.pool_mean(&pool, lanes.rows(), &values.reference, &mut means.reference).unwrap();
+        pair.compare("pool_mean", &means, CLOSE);
+        let mut gx = pair.rubbish(lanes.len());
+        device.pool_mean_grad(&pool, lanes.rows(), &grad.device, &mut gx.device).unwrap();
+        r.pool_mean_grad(&pool, lanes.rows(), &grad.reference, &mut gx.reference).unwrap();
+        pair.compare("pool_mean_grad", &gx, CLOSE);
+    }
+}
+
+/// Normalisation of channels: moments, the map with and without its trace, the adjoint.
+pub fn normalisation_matches_reference<B: Backend>(device: &B) {
+    use crate::backend::LinAlg;
+    let pair = Pair::new(device);
+    let r = &pair.reference;
+    let mut inputs = Inputs::new(7);
+    for (rows, channels) in [(2, 1), (31, 33), (700, 128), (40_000, 3), (5, 1100)] {
+        let mut list = |low, high| pair.upload(&inputs.uniform(channels, low, high));
+        let (gain, offset) = (list(0.5, 1.5), list(-0.5, 0.5));
+        // A mean far above the deviation: a difference of large sums would be lost here.
+        let mut x = pair.upload(&inputs.uniform(rows * channels, 7.0, 9.0));
+        let grad = pair.upload(&inputs.uniform(rows * channels, -1.0, 1.0));
+        let what = |name: &str| format!("{name} of {rows} rows, {channels} channels");
+
+        let (mut mean, mut variance) = (pair.rubbish(channels), pair.rubbish(channels));
+        device.channel_moments(&x.device, &mut mean.device, &mut variance.device).unwrap();
+        r.channel_moments(&x.reference, &mut mean.reference, &mut variance.reference).unwrap();
+        pair.compare(&what("mean"), &mean, CLOSE);
+        pair.compare(&what("variance"), &variance, CLOSE);
+
+        let norm = ChannelNorm::<B> {
+            eps: 1e-2,
+            mean: &mean.device,
+            variance: &variance.device,
+            gain: &gain.device,
+            offset: &offset.device,
+        };
+        let norm_ref = ChannelNorm::<Reference<f64>> {
+            eps: 1e-2,
+            mean: &mean.reference,
+            variance: &variance.reference,
+            gain: &gain.reference,
+            offset: &offset.reference,
+        };
+        let mut plain = pair.host(&x.device);
+        let mut untraced = device.buffer_from(&plain.drain(..).map(B::Real::lit).collect::<Vec<_>>()).unwrap();
+        device.normalise_channels(norm, &mut untraced, None).unwrap();
+        let mut trace = pair.rubbish(rows * channels);
+        device.normalise_channels(norm, &mut x.device, Some(&mut trace.device)).unwrap();
+        r.normalise_channels(norm_ref, &mut x.reference, Some(&mut trace.reference)).unwrap();
+        pair.compare(&what("map"), &x, CLOSE);
+        assert_close(&what("map without a trace"), &pair.host(&untraced), &x.reference, CLOSE);
+        let (mut on_gain, mut on_offset) = (pair.rubbish(channels), pair.rubbish(channels));
+        let (g, o) = (&mut on_gain.device, &mut on_offset.device);
+        device.normalise_channels_grad(norm, &grad.device, &mut trace.device, g, o).unwrap();
+        let (g, o) = (&mut on_gain.reference, &mut on_offset.reference);
+        r.normalise_channels_grad(norm_ref, &grad.reference, &mut trace.reference, g, o).unwrap();
+        pair.compare(&what("gradient on the input"), &trace, 4.0 * CLOSE);
+        pair.compare(&what("gradient on the gain"), &on_gain, 4.0 * CLOSE);
+        pair.compare(&what("gradient on the offset"), &on_offset, CLOSE);
+    }
+}
+
+/// Masks of spikes and of values.
+pub fn masks_match_reference<B: Backend>(device: &B) {
+    use crate::backend::{LinAlg, SpikeMemory};
+    let pair = Pair::new(device);
+    let mut inputs = Inputs::new(8);
+    for (batch, steps, width) in [(1, 1, 1), (3, 31, 33), (2, 9, 257)] {
+        let lanes = Lanes::new(batch, steps, width);
+        let mask = inputs.uniform(batch * width, -0.5, 0.5).into_iter().map(|x| x.max(0.0)).collect::<Vec<_>>();
+        let mask = pair.upload(&mask);
+        let (x, x_ref) = pair.spikes(&inputs.spikes(lanes, 0.3));
+        let (mut out, mut out_ref) = (device.spikes(), pair.reference.spikes());
+        device.mask_spikes(&mask.device, &x, &mut out).unwrap();
+        pair.reference.mask_spikes(&mask.reference, &x_ref, &mut out_ref).unwrap();
+        assert_eq!(device.download_spikes(&out).unwrap().to_dense::<f64>(), out_ref.values);
+        let mut values = pair.upload(&inputs.uniform(lanes.len(), -1.0, 1.0));
+        device.mask_values(lanes, &mask.device, &mut values.device).unwrap();
+        pair.reference.mask_values(lanes, &mask.reference, &mut values.reference).unwrap();
+        pair.compare("mask_values", &values, CLOSE);
+    }
+}
+
+/// Projections with delays: kernels of every width, products with few and many events, gradients.
+pub fn delays_match_reference<B: Backend>(device: &B) {
+    use crate::backend::DelayOps;
+    let pair = Pair::new(device);
+    let r = &pair.reference;
+    let mut inputs = Inputs::new(9);
+    for (lanes, width, reach, sigma, density) in [
+        (Lanes::new(1, 1, 1), 1, 1, Some(0.5), 1.0),
+        (Lanes::new(2, 9, 31), 33, 25, Some(12.0), 0.02),
+        (Lanes::new(3, 31, 17), 10, 5, Some(0.23), 0.3),
+        (Lanes::new(37, 5, 3), 129, 4, Some(1.0), 0.9),
+        (Lanes::new(2, 12, 40), 7, 6, None, 0.01),
+    ] {
+        let delays = Delays { width, delays: reach };
+        let synapses = lanes.width * width;
+        let weight = pair.upload(&inputs.uniform(synapses, -1.0, 1.0));
+        let position = pair.upload(&inputs.uniform(synapses, 0.0, (reach - 1) as f32));
+        let bell = sigma.map(|s| pair.upload(&[s]));
+        let what = |name: &str| format!("{name} of {delays:?}, {lanes:?}, sigma {sigma:?}, density {density}");
+        let parameters = DelayKernel::<B> {
+            weight: &weight.device,
+            position: &position.device,
+            sigma: bell.as_ref().map(|s| &s.device),
+        };
+        let parameters_ref = DelayKernel::<Reference<f64>> {
+            weight: &weight.reference,
+            position: &position.reference,
+            sigma: bell.as_ref().map(|s| &s.reference),
+        };
+        let mut kernel = pair.rubbish(synapses * reach);
+        device.delay_kernel(delays, parameters, &mut kernel.device).unwrap();
+        r.delay_kernel(delays, parameters_ref, &mut kernel.reference).unwrap();
+        pair.compare(&what("kernel"), &kernel, CLOSE);
+
+        let (x, x_ref) = pair.spikes(&inputs.spikes(lanes, density));
+        let mut out = pair.rubbish(lanes.rows() * width);
+        device.delay_forward(delays, &x, &kernel.device, &mut out.device).unwrap();
+        r.delay_forward(delays, &x_ref, &kernel.reference, &mut out.reference).unwrap();
+        pair.compare(&what("delay_forward"), &out, CLOSE);
+
+        let grad = pair.upload(&inputs.uniform(lanes.rows() * width, -1.0, 1.0));
+        let mut on_kernel = pair.rubbish(synapses * reach);
+        device.delay_weight_grad(delays, &x, &grad.device, &mut on_kernel.device).unwrap();
+        r.delay_weight_grad(delays, &x_ref, &grad.reference, &mut on_kernel.reference).unwrap();
+        pair.compare(&what("gradient on the kernel"), &on_kernel, CLOSE);
+        let mut on_input = pair.rubbish(lanes.len());
+        device.delay_input_grad(delays, lanes, &grad.device, &kernel.device, &mut on_input.device).unwrap();
+        r.delay_input_grad(delays, lanes, &grad.reference, &kernel.reference, &mut on_input.reference).unwrap();
+        pair.compare(&what("gradient on the input"), &on_input, CLOSE);
+
+        let (mut on_weight, mut on_position) = (pair.rubbish(synapses), pair.rubbish(synapses));
+        let (w, p) = (&mut on_weight.device, &mut on_position.device);
+        let done = device.delay_kernel_grad(delays, parameters, &on_kernel.device, w, p);
+        let (w, p) = (&mut on_weight.reference, &mut on_position.reference);
+        let done_ref = r.delay_kernel_grad(delays, parameters_ref, &on_kernel.reference, w, p);
+        assert_eq!((done.is_ok(), done_ref.is_ok()), (sigma.is_some(), sigma.is_some()));
+        if sigma.is_some() {
+            pair.compare(&what("gradient on the weights"), &on_weight, 4.0 * CLOSE);
+            pair.compare(&what("gradient on the positions"), &on_position, 10.0 * CLOSE);
+        }
+        let mut moved = pair.upload(&inputs.uniform(synapses, -2.0, 2.0));
+        device.clamp(-0.5, 1.0, &mut moved.device).unwrap();
+        r.clamp(-0.5, 1.0, &mut moved.reference).unwrap();
+        pair.compare("clamp", &moved, 0.0);
     }
 }
 
@@ -309,10 +470,7 @@ impl<B: Backend> LaneGrads<B> {
         Self([0; 4].map(|_| pair.rubbish(lanes.batch * lanes.width)))
     }
 
-    fn places<'a>(
-        &'a mut self,
-        membrane: Option<&'a Both<B>>,
-    ) -> (FilterGrad<'a, B>, FilterGrad<'a, Reference<f64>>) {
+    fn places<'a>(&'a mut self, membrane: Option<&'a Both<B>>) -> (FilterGrad<'a, B>, FilterGrad<'a, Reference<f64>>) {
         let [a, b, t, s] = &mut self.0;
         let device = FilterGrad {
             membrane: membrane.map(|m| &m.device),
@@ -341,7 +499,8 @@ impl<B: Backend> LaneGrads<B> {
 /// A filter pair with rubbish-free decays: shared or per neuron, stored directly or through the logistic function.
 fn filter_pair<B: Backend>(pair: &Pair<'_, B>, inputs: &mut Inputs, width: usize, option: usize) -> (Both<B>, Both<B>) {
     let len = if option & 1 == 0 { 1 } else { width };
-    let mut list = || pair.upload(&if option & 2 == 0 { inputs.uniform(len, 0.5, 0.95) } else { inputs.uniform(len, -1.0, 3.0) });
+    let mut list =
+        || pair.upload(&if option & 2 == 0 { inputs.uniform(len, 0.5, 0.95) } else { inputs.uniform(len, -1.0, 3.0) });
     (list(), list())
 }
 
@@ -393,8 +552,8 @@ fn paralif_case<B: Backend>(
     let mut spikes = device.spikes();
     let mut spikes_ref = crate::backend::SpikeMemory::spikes(&pair.reference);
 
-    let filters = filtered
-        .then_some(Filters::<B> { alpha: with_alpha.then_some(&alpha.device), beta: &beta.device, map });
+    let filters =
+        filtered.then_some(Filters::<B> { alpha: with_alpha.then_some(&alpha.device), beta: &beta.device, map });
     let fired = fire.map(|(firing, drawn)| Fire::<B> {
         firing,
         threshold: &threshold.device,
@@ -439,7 +598,8 @@ pub fn cuba_matches_reference<B: Backend>(device: &B) {
             for (batch, steps, width) in [(1, 1, 1), (3, 31, 33), (2, 12, 129)] {
                 option += 1;
                 let lanes = Lanes::new(batch, steps, width);
-                let surrogate = if option % 2 == 0 { Surrogate::ARCTAN } else { Surrogate::FastSigmoid { scale: 10.0 } };
+                let surrogate =
+                    if option % 2 == 0 { Surrogate::ARCTAN } else { Surrogate::FastSigmoid { scale: 10.0 } };
                 let neuron = CubaNeuron { surrogate, refractory, fires, recurrence };
                 let what = format!("{neuron:?} {lanes:?}");
                 let (alpha, beta) = filter_pair(&pair, &mut inputs, width, option);
@@ -551,9 +711,7 @@ pub fn reductions_match_reference<B: Backend>(device: &B) {
             pair.compare("reduce_time", &out, CLOSE);
             pair.same("step of the maximum", &at, &at_ref);
             let mut gx = pair.rubbish(lanes.len());
-            device
-                .reduce_time_grad(reduction, lanes, &x.device, &small.device, &at, &mut gx.device)
-                .unwrap();
+            device.reduce_time_grad(reduction, lanes, &x.device, &small.device, &at, &mut gx.device).unwrap();
             r.reduce_time_grad(reduction, lanes, &x.reference, &small.reference, &at_ref, &mut gx.reference).unwrap();
             pair.compare("reduce_time_grad", &gx, CLOSE);
         }
@@ -567,6 +725,25 @@ pub fn reductions_match_reference<B: Backend>(device: &B) {
         r.softmax_cross_entropy(width, &small.reference, &targets, &mut losses.reference, &mut grad.reference).unwrap();
         pair.compare("losses", &losses, CLOSE);
         pair.compare("gradient of the loss", &grad, CLOSE);
+
+        let mut shares = inputs.uniform(batch * width, 0.0, 1.0);
+        for row in shares.chunks_mut(width) {
+            let sum: f32 = row.iter().sum();
+            row.iter_mut().for_each(|x| *x /= sum);
+        }
+        let shares = pair.upload(&shares);
+        let (l, g) = (&mut losses.device, &mut grad.device);
+        device.soft_cross_entropy(width, &small.device, &shares.device, l, g).unwrap();
+        let (l, g) = (&mut losses.reference, &mut grad.reference);
+        r.soft_cross_entropy(width, &small.reference, &shares.reference, l, g).unwrap();
+        pair.compare("losses of shares", &losses, CLOSE);
+        pair.compare("gradient of the loss of shares", &grad, 4.0 * CLOSE);
+        let (l, g) = (&mut losses.device, &mut grad.device);
+        device.squared_error(width, &small.device, &shares.device, l, g).unwrap();
+        let (l, g) = (&mut losses.reference, &mut grad.reference);
+        r.squared_error(width, &small.reference, &shares.reference, l, g).unwrap();
+        pair.compare("squared errors", &losses, CLOSE);
+        pair.compare("gradient of the squared error", &grad, CLOSE);
     }
 }
 
@@ -636,6 +813,9 @@ macro_rules! backend_suite {
             spikes_gemm_matches_reference,
             convolution_matches_reference,
             pooling_matches_reference,
+            normalisation_matches_reference,
+            masks_match_reference,
+            delays_match_reference,
             neurons_match_reference,
             paralif_matches_reference,
             cuba_matches_reference,

@@ -380,7 +380,8 @@ impl CubaOps for Cpu {
         let mut bits = vec![0_u32; lanes.rows() * row_words];
         if !lanes.is_empty() {
             let sample = lanes.steps * lanes.width;
-            let mut places: Vec<(Option<&mut [f32]>, &mut [u32])> = (0..lanes.batch).map(|_| (None, &mut [][..])).collect();
+            let mut places: Vec<(Option<&mut [f32]>, &mut [u32])> =
+                (0..lanes.batch).map(|_| (None, &mut [][..])).collect();
             if let Some(s) = synaptic {
                 places.iter_mut().zip(s.chunks_mut(sample)).for_each(|(place, s)| place.0 = Some(s));
             }

@@ -7,7 +7,8 @@ use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
 use snn_core::{Lanes, Spikes};
 
 use super::{
-    Row, SILENT, TILE, Tile, decays, pack_row, reverse_tiles, spikes_from_bits, spikes_from_times, two_rows, with_slope, words,
+    Row, SILENT, TILE, Tile, decays, pack_row, reverse_tiles, spikes_from_bits, spikes_from_times, two_rows,
+    with_slope, words,
 };
 use crate::memory::Cpu;
 use crate::simd;

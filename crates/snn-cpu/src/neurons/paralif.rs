@@ -41,8 +41,7 @@ impl<'a> Plan<'a> {
         if let (true, Source::Given(noise)) = (stochastic, source) {
             check_len(op, "noise", noise.len(), lanes.len())?;
         }
-        let thresholds =
-            if stochastic { vec![0.0; lanes.width] } else { thresholds(op, fire.threshold, lanes.width)? };
+        let thresholds = if stochastic { vec![0.0; lanes.width] } else { thresholds(op, fire.threshold, lanes.width)? };
         Ok(Self { firing: fire.firing, thresholds, source })
     }
 

@@ -195,9 +195,11 @@ mod tests {
     fn weights_come_back_as_they_went() {
         let device = Reference::<f32>::new();
         let folder = tempfile::tempdir().unwrap();
-        for (preset, naming, count) in
-            [("spsn-shd-gs", Naming::Spsn, 8), ("paralif-shd-sd-recurrent", Naming::ParaLif, 7), ("paralif-shd-lif-lt", Naming::ParaLif, 11)]
-        {
+        for (preset, naming, count) in [
+            ("spsn-shd-gs", Naming::Spsn, 8),
+            ("paralif-shd-sd-recurrent", Naming::ParaLif, 7),
+            ("paralif-shd-lif-lt", Naming::ParaLif, 11),
+        ] {
             let mut experiment = presets::find(preset).unwrap().experiment;
             for layer in 0..experiment.model.layers.len() {
                 experiment.set(&format!("model.layers.{layer}.width=5")).unwrap();

@@ -87,10 +87,10 @@ impl<B: Backend> Layer<B> for Clocked<B> {
         self.state.resize(device, &[lanes.batch, lanes.steps, lanes.width])?;
         if let Activity::Values(_) = input {
             self.once.resize(device, &[lanes.batch, lanes.width])?;
-            self.projection.forward(device, input, lanes.batch, &mut self.once.data)?;
+            self.projection.forward(device, input, lanes.batch, pass, &mut self.once.data)?;
             device.repeat_steps(lanes, &self.once.data, &mut self.state.data)?;
         } else {
-            self.projection.forward(device, input, lanes.rows(), &mut self.state.data)?;
+            self.projection.forward(device, input, lanes.rows(), pass, &mut self.state.data)?;
         }
         let Activity::Spikes(given) = &mut self.given else {
             return Err(self.given.unwanted("the layer's output", Kind::Spikes));
@@ -122,6 +122,10 @@ impl<B: Backend> Layer<B> for Clocked<B> {
     fn set_rate_gradient(&mut self, on_spikes: f64, on_recurrent: f64) {
         self.rate_gradient = on_spikes;
         self.cell.set_recurrent_rate_gradient(on_recurrent);
+    }
+
+    fn set_epoch(&mut self, device: &B, finished: u32, epochs: u32) -> Result<()> {
+        self.projection.set_epoch(device, finished, epochs)
     }
 
     fn backward(
@@ -160,13 +164,13 @@ impl<B: Backend> Layer<B> for Clocked<B> {
     }
 
     fn parameters(&self) -> Vec<&Parameter<B>> {
-        let mut all: Vec<_> = self.projection.parameters().into();
+        let mut all = self.projection.parameters();
         all.extend(self.cell.parameters());
         all
     }
 
     fn parameters_mut(&mut self) -> Vec<&mut Parameter<B>> {
-        let mut all: Vec<_> = self.projection.parameters_mut().into();
+        let mut all = self.projection.parameters_mut();
         all.extend(self.cell.parameters_mut());
         all
     }
@@ -179,6 +183,7 @@ impl<B: Backend> Layer<B> for Clocked<B> {
         let lists = lanes.rows() * size_of::<usize>() + batch * lanes.width * size_of::<u32>();
         let sums = if mode == Mode::Train { 3 * batch * lanes.width * real } else { 0 };
         let copy = if mode == Mode::Train && self.skip { lanes.len() * real } else { 0 };
-        lanes.len() * real + lists * if self.skip { 2 } else { 1 } + sums + copy + self.cell.extra_bytes(lanes, mode)
+        let halves = self.projection.extra_bytes(lanes, mode) + self.cell.extra_bytes(lanes, mode);
+        lanes.len() * real + lists * if self.skip { 2 } else { 1 } + sums + copy + halves
     }
 }

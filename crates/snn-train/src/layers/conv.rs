@@ -1,16 +1,16 @@
 //! Convolutional projection: the same kernel at every position of every step, one bias per channel.
 
-use snn_core::{Activity, Backend, Conv, Kind, Parameter, Result, Tensor};
+use snn_core::{Activity, Backend, Conv, Kind, Parameter, Pass, Result, Tensor};
 
 use super::{Projection, init};
 use crate::config::Init;
 
-/// Weights `[k, k, c_in, c_out]` and a bias `[c_out]`.
+/// Weights `[rows, columns, c_in, c_out]` and, unless it is left out, a bias `[c_out]`.
 #[derive(Debug)]
 pub struct Convolution<B: Backend> {
     conv: Conv,
     weight: Parameter<B>,
-    bias: Parameter<B>,
+    bias: Option<Parameter<B>>,
 }
 
 impl<B: Backend> Convolution<B> {
@@ -20,10 +20,17 @@ impl<B: Backend> Convolution<B> {
     ///
     /// If the device has no memory left.
     pub fn new(device: &B, conv: Conv, init: Init, seed: (u64, usize)) -> Result<Self> {
-        let (k, c_in, c_out) = (conv.kernel, conv.input.channels, conv.channels);
-        let fans = (conv.fan_in(), k * k * c_out);
-        let weight = init::weights(device, init, &[k, k, c_in, c_out], fans, seed)?;
-        Ok(Self { conv, weight, bias: init::bias(device, c_out)? })
+        let (c_in, c_out) = (conv.input.channels, conv.channels);
+        let (rows, columns) = (conv.kernel, conv.kernel_width);
+        let fans = (conv.fan_in(), rows * columns * c_out);
+        let weight = init::weights(device, init, &[rows, columns, c_in, c_out], fans, seed)?;
+        Ok(Self { conv, weight, bias: Some(init::bias(device, c_out)?) })
+    }
+
+    /// The same projection without a bias.
+    #[must_use]
+    pub fn without_bias(self) -> Self {
+        Self { bias: None, ..self }
     }
 }
 
@@ -33,9 +40,10 @@ impl<B: Backend> Projection<B> for Convolution<B> {
         device: &B,
         input: &Activity<B>,
         rows: usize,
+        _: Pass,
         current: &mut B::Buffer<B::Real>,
     ) -> Result<()> {
-        let (weight, bias) = (&self.weight.value.data, Some(&self.bias.value.data));
+        let (weight, bias) = (&self.weight.value.data, self.bias.as_ref().map(|b| &b.value.data));
         match input {
             Activity::Spikes(spikes) => device.conv_spikes(&self.conv, spikes, weight, bias, current),
             Activity::Sequence(x) | Activity::Values(x) => {
@@ -63,18 +71,20 @@ impl<B: Backend> Projection<B> for Convolution<B> {
             other => return Err(other.unwanted("conv", Kind::Spikes)),
         }
         let channels = self.conv.channels;
-        device.sum_rows(device.len(sums) / channels, channels, sums, &mut self.bias.grad.data)?;
+        if let Some(bias) = &mut self.bias {
+            device.sum_rows(device.len(sums) / channels, channels, sums, &mut bias.grad.data)?;
+        }
         if let Some(grad_input) = grad_input {
             device.conv_input_grad(&self.conv, rows, grad, &self.weight.value.data, &mut grad_input.data)?;
         }
         Ok(())
     }
 
-    fn parameters(&self) -> [&Parameter<B>; 2] {
-        [&self.weight, &self.bias]
+    fn parameters(&self) -> Vec<&Parameter<B>> {
+        [&self.weight].into_iter().chain(&self.bias).collect()
     }
 
-    fn parameters_mut(&mut self) -> [&mut Parameter<B>; 2] {
-        [&mut self.weight, &mut self.bias]
+    fn parameters_mut(&mut self) -> Vec<&mut Parameter<B>> {
+        [&mut self.weight].into_iter().chain(&mut self.bias).collect()
     }
 }

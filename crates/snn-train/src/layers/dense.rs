@@ -1,18 +1,18 @@
 //! Dense projection: every input to every neuron, bias at every step.
 
 use snn_core::backend::Gemm;
-use snn_core::{Activity, Backend, Kind, Parameter, Result, Tensor};
+use snn_core::{Activity, Backend, Kind, Parameter, Pass, Result, Tensor};
 
 use super::{Projection, init};
 use crate::config::Init;
 
-/// Weights `[M, N]` (inputs by outputs) and a bias `[N]`.
+/// Weights `[M, N]` (inputs by outputs) and, unless it is left out, a bias `[N]`.
 #[derive(Debug)]
 pub struct Dense<B: Backend> {
     inputs: usize,
     outputs: usize,
     weight: Parameter<B>,
-    bias: Parameter<B>,
+    bias: Option<Parameter<B>>,
 }
 
 impl<B: Backend> Dense<B> {
@@ -23,7 +23,13 @@ impl<B: Backend> Dense<B> {
     /// If the device has no memory left.
     pub fn new(device: &B, inputs: usize, outputs: usize, init: Init, seed: (u64, usize)) -> Result<Self> {
         let weight = init::weights(device, init, &[inputs, outputs], (inputs, outputs), seed)?;
-        Ok(Self { inputs, outputs, weight, bias: init::bias(device, outputs)? })
+        Ok(Self { inputs, outputs, weight, bias: Some(init::bias(device, outputs)?) })
+    }
+
+    /// The same projection without a bias.
+    #[must_use]
+    pub fn without_bias(self) -> Self {
+        Self { bias: None, ..self }
     }
 }
 
@@ -33,14 +39,15 @@ impl<B: Backend> Projection<B> for Dense<B> {
         device: &B,
         input: &Activity<B>,
         rows: usize,
+        _: Pass,
         current: &mut B::Buffer<B::Real>,
     ) -> Result<()> {
-        let (weight, bias) = (&self.weight.value.data, &self.bias.value.data);
+        let (weight, bias) = (&self.weight.value.data, self.bias.as_ref().map(|b| &b.value.data));
         match input {
-            Activity::Spikes(spikes) => device.spikes_gemm(spikes, self.outputs, weight, Some(bias), current),
+            Activity::Spikes(spikes) => device.spikes_gemm(spikes, self.outputs, weight, bias, current),
             Activity::Sequence(x) | Activity::Values(x) => {
                 device.gemm(Gemm::new(rows, self.outputs, self.inputs), &x.data, weight, current)?;
-                device.add_bias(rows, bias, current)
+                bias.map_or(Ok(()), |bias| device.add_bias(rows, bias, current))
             }
             other => Err(other.unwanted("dense", Kind::Spikes)),
         }
@@ -64,18 +71,20 @@ impl<B: Backend> Projection<B> for Dense<B> {
             }
             other => return Err(other.unwanted("dense", Kind::Spikes)),
         }
-        device.sum_rows(device.len(sums) / n, n, sums, &mut self.bias.grad.data)?;
+        if let Some(bias) = &mut self.bias {
+            device.sum_rows(device.len(sums) / n, n, sums, &mut bias.grad.data)?;
+        }
         if let Some(grad_input) = grad_input {
             device.gemm(Gemm::new(rows, m, n).b_transposed(), grad, &self.weight.value.data, &mut grad_input.data)?;
         }
         Ok(())
     }
 
-    fn parameters(&self) -> [&Parameter<B>; 2] {
-        [&self.weight, &self.bias]
+    fn parameters(&self) -> Vec<&Parameter<B>> {
+        [&self.weight].into_iter().chain(&self.bias).collect()
     }
 
-    fn parameters_mut(&mut self) -> [&mut Parameter<B>; 2] {
-        [&mut self.weight, &mut self.bias]
+    fn parameters_mut(&mut self) -> Vec<&mut Parameter<B>> {
+        [&mut self.weight].into_iter().chain(&mut self.bias).collect()
     }
 }

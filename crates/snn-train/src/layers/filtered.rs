@@ -107,8 +107,7 @@ impl<B: Backend> Filtered<B> {
             }
         }
         let [on_alpha, on_beta, on_threshold] = places;
-        let filters =
-            Filters { alpha: alpha.as_ref().map(|p| &p.value.data), beta: &beta.value.data, map: *map };
+        let filters = Filters { alpha: alpha.as_ref().map(|p| &p.value.data), beta: &beta.value.data, map: *map };
         let places = FilterGrad {
             alpha: wanted[0].then_some(&mut *on_alpha),
             beta: wanted[1].then_some(&mut *on_beta),

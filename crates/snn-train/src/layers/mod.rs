@@ -1,26 +1,35 @@
 //! Layers: something linear (dense, convolution) turns activity into current, a neuron family turns current into
 //! activity. One file each; the neuron files have the names of [`snn_core::neurons`].
 
+pub mod avg_pool;
 pub mod block;
 pub mod clocked;
 pub mod conv;
 pub mod cuba;
 pub mod decay;
+pub mod delays;
 pub mod dense;
+pub mod dropout;
 pub mod filtered;
+pub mod gain;
 pub mod init;
 pub mod lif;
+pub mod norm;
 pub mod paralif;
 pub mod pool;
+pub mod project;
 pub mod readout;
 pub mod recurrent;
 pub mod relu;
+pub mod vote;
 
 use std::fmt::Debug;
 
 use snn_core::{Activity, Backend, Lanes, Mode, Parameter, Pass, Result, Tensor};
 
+pub use avg_pool::AvgPool;
 pub use clocked::Clocked;
+pub use dropout::Dropout;
 pub use pool::PoolLayer;
 pub use readout::Readout;
 pub use relu::ReluLayer;
@@ -34,8 +43,14 @@ pub trait Projection<B: Backend>: Debug + Send {
     /// # Errors
     ///
     /// If the input does not fit, or the device fails.
-    fn forward(&mut self, device: &B, input: &Activity<B>, rows: usize, current: &mut B::Buffer<B::Real>)
-    -> Result<()>;
+    fn forward(
+        &mut self,
+        device: &B,
+        input: &Activity<B>,
+        rows: usize,
+        pass: Pass,
+        current: &mut B::Buffer<B::Real>,
+    ) -> Result<()>;
 
     /// Computes the gradients of the weights, of the bias from `sums` (the gradient summed over time, `[B, N]`), and,
     /// if wanted, of the input.
@@ -53,11 +68,27 @@ pub trait Projection<B: Backend>: Debug + Send {
         grad_input: Option<&mut Tensor<B>>,
     ) -> Result<()>;
 
-    /// Weight and bias.
-    fn parameters(&self) -> [&Parameter<B>; 2];
+    /// Says how far training is; see [`snn_core::Layer::set_epoch`].
+    ///
+    /// # Errors
+    ///
+    /// If the device fails.
+    fn set_epoch(&mut self, device: &B, finished: u32, epochs: u32) -> Result<()> {
+        let _ = (device, finished, epochs);
+        Ok(())
+    }
 
-    /// Weight and bias, to be updated.
-    fn parameters_mut(&mut self) -> [&mut Parameter<B>; 2];
+    /// Weight, bias and what else there is, in a fixed order.
+    fn parameters(&self) -> Vec<&Parameter<B>>;
+
+    /// The same, to be updated.
+    fn parameters_mut(&mut self) -> Vec<&mut Parameter<B>>;
+
+    /// Bytes that the projection holds beside its parameters, for a current of the given size.
+    fn extra_bytes(&self, lanes: Lanes, mode: Mode) -> usize {
+        let _ = (lanes, mode);
+        0
+    }
 }
 
 /// The neuron half of a layer: current in, spikes out, in place.

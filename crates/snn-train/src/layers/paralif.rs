@@ -9,9 +9,7 @@ use snn_core::{Backend, Lanes, Mode, Parameter, Pass, Real, Result};
 use super::Cell;
 use super::filtered::{Collect, Filtered};
 use super::recurrent::{Carried, RecurrentWeights};
-use crate::config::{
-    BernoulliConfig, EvaluateConfig, FilterConfig, Init, ParaLifConfig, PerNeuron, RecurrentConfig,
-};
+use crate::config::{BernoulliConfig, EvaluateConfig, FilterConfig, Init, ParaLifConfig, PerNeuron, RecurrentConfig};
 
 /// Noise that is given instead of drawn, for comparisons: uniforms, or logistics for Gumbel-Softmax, `[B, T, N]`.
 #[derive(Debug)]
@@ -114,9 +112,7 @@ impl<B: Backend> ParaLifCell<B> {
                 BernoulliConfig::Identity => BernoulliGradient::Identity,
             }),
             Generator::Gumbel { .. } => Generator::Gumbel { temperature: config.temperature },
-            Generator::Delta { surrogate, .. } => {
-                Generator::Delta { surrogate, pad_normalised: config.pad_normalised }
-            }
+            Generator::Delta { surrogate, .. } => Generator::Delta { surrogate, pad_normalised: config.pad_normalised },
             Generator::Threshold { surrogate } => Generator::Threshold { surrogate },
         };
         let default = PerNeuron::Shared(mode.default_threshold());

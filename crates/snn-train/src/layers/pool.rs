@@ -17,7 +17,16 @@ impl<B: Backend> PoolLayer<B> {
     ///
     /// If the window does not fit.
     pub fn new(device: &B, input: Signal, window: usize) -> Result<Self> {
-        Ok(Self { input, pool: Pool::new(input.map, window)?, given: Activity::Spikes(device.spikes()) })
+        Self::rectangle(device, input, [window; 2])
+    }
+
+    /// Pools maps of `input` in windows of `[rows, columns]`.
+    ///
+    /// # Errors
+    ///
+    /// If the window does not fit.
+    pub fn rectangle(device: &B, input: Signal, window: [usize; 2]) -> Result<Self> {
+        Ok(Self { input, pool: Pool::rectangle(input.map, window)?, given: Activity::Spikes(device.spikes()) })
     }
 }
 

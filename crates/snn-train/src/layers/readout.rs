@@ -1,21 +1,20 @@
-//! The readout of clocked models: a dense projection, neurons that do not fire, and a reduction over time.
+//! The readout of clocked models: a projection, neurons that do not fire, and a reduction over time.
 
 use snn_core::backend::TimeReduction;
 use snn_core::neurons::lif::LifNeuron;
 use snn_core::{Activity, Backend, Kind, Lanes, Layer, Mode, Parameter, Pass, Real, Result, Signal, Tensor};
 
 use super::decay::Decay;
-use super::dense::Dense;
 use super::lif::LifCell;
 use super::paralif::ParaLifCell;
-use super::{Cell, Projection};
+use super::{Cell, Projection, project};
 use crate::config::{ReadoutConfig, ReadoutNeuron};
 
 /// The neurons of a readout.
 #[derive(Debug)]
 enum Neurons<B: Backend> {
     Integrator(LifCell<B>),
-    Filter(ParaLifCell<B>),
+    Filter(Box<ParaLifCell<B>>),
     None,
 }
 
@@ -23,7 +22,7 @@ impl<B: Backend> Neurons<B> {
     fn cell(&self) -> Option<&dyn Cell<B>> {
         match self {
             Self::Integrator(cell) => Some(cell),
-            Self::Filter(cell) => Some(cell),
+            Self::Filter(cell) => Some(&**cell),
             Self::None => None,
         }
     }
@@ -31,7 +30,7 @@ impl<B: Backend> Neurons<B> {
     fn cell_mut(&mut self) -> Option<&mut dyn Cell<B>> {
         match self {
             Self::Integrator(cell) => Some(cell),
-            Self::Filter(cell) => Some(cell),
+            Self::Filter(cell) => Some(&mut **cell),
             Self::None => None,
         }
     }
@@ -43,7 +42,7 @@ pub struct Readout<B: Backend> {
     input: Signal,
     classes: usize,
     reduction: TimeReduction,
-    dense: Dense<B>,
+    projection: Box<dyn Projection<B>>,
     neurons: Neurons<B>,
     state: Tensor<B>,
     grad: Tensor<B>,
@@ -61,20 +60,36 @@ impl<B: Backend> Readout<B> {
     ///
     /// If the device has no memory left.
     pub fn new(device: &B, input: Signal, classes: usize, config: &ReadoutConfig, seed: (u64, usize)) -> Result<Self> {
+        let projection = project::readout(device, input, classes, config, 1.0, seed)?;
+        Self::with_projection(device, input, classes, config, projection)
+    }
+
+    /// A readout of `classes` logits from the current of a given projection.
+    ///
+    /// # Errors
+    ///
+    /// If the device has no memory left.
+    pub fn with_projection(
+        device: &B,
+        input: Signal,
+        classes: usize,
+        config: &ReadoutConfig,
+        projection: Box<dyn Projection<B>>,
+    ) -> Result<Self> {
         let neurons = match &config.neuron {
             ReadoutNeuron::Integrator(c) => {
                 let decay = Decay::new(device, classes, c.beta, c.shared_beta, c.learn_beta)?;
                 Neurons::Integrator(LifCell::new(LifNeuron::INTEGRATOR, decay))
             }
-            ReadoutNeuron::Filter(filter) => Neurons::Filter(ParaLifCell::readout(device, filter)?),
-            ReadoutNeuron::None(_) => Neurons::None,
+            ReadoutNeuron::Filter(filter) => Neurons::Filter(Box::new(ParaLifCell::readout(device, filter)?)),
+            ReadoutNeuron::None(_) | ReadoutNeuron::Vote(_) => Neurons::None,
         };
         let empty = || Tensor::zeros(device, &[0]);
         Ok(Self {
             input,
             classes,
             reduction: config.reduce.into(),
-            dense: Dense::new(device, input.width(), classes, config.init, seed)?,
+            projection,
             neurons,
             state: empty()?,
             grad: empty()?,
@@ -128,7 +143,7 @@ impl<B: Backend> Layer<B> for Readout<B> {
         let lanes = self.lanes(device, input)?;
         self.state.resize(device, &[lanes.batch, lanes.steps, lanes.width])?;
         device.resize(&mut self.at, lanes.batch * lanes.width)?;
-        self.dense.forward(device, input, lanes.rows(), &mut self.state.data)?;
+        self.projection.forward(device, input, lanes.rows(), pass, &mut self.state.data)?;
         if let Some(cell) = self.neurons.cell_mut() {
             cell.forward(device, lanes, pass, &mut self.state.data, &mut self.no_spikes)?;
         }
@@ -141,6 +156,10 @@ impl<B: Backend> Layer<B> for Readout<B> {
 
     fn output(&self) -> &Activity<B> {
         &self.given
+    }
+
+    fn set_epoch(&mut self, device: &B, finished: u32, epochs: u32) -> Result<()> {
+        self.projection.set_epoch(device, finished, epochs)
     }
 
     fn backward(
@@ -172,17 +191,17 @@ impl<B: Backend> Layer<B> for Readout<B> {
                 device.sum_steps(lanes, &grad.data, sums)?;
             }
         }
-        self.dense.backward(device, input, lanes.rows(), &self.grad.data, &self.sums, grad_input)
+        self.projection.backward(device, input, lanes.rows(), &self.grad.data, &self.sums, grad_input)
     }
 
     fn parameters(&self) -> Vec<&Parameter<B>> {
-        let mut all: Vec<_> = self.dense.parameters().into();
+        let mut all = self.projection.parameters();
         all.extend(self.neurons.cell().into_iter().flat_map(Cell::parameters));
         all
     }
 
     fn parameters_mut(&mut self) -> Vec<&mut Parameter<B>> {
-        let mut all: Vec<_> = self.dense.parameters_mut().into();
+        let mut all = self.projection.parameters_mut();
         all.extend(self.neurons.cell_mut().into_iter().flat_map(Cell::parameters_mut));
         all
     }
@@ -194,6 +213,6 @@ impl<B: Backend> Layer<B> for Readout<B> {
             (Mode::Train, Neurons::Integrator(_)) => 3,
             (Mode::Train, _) => 2,
         };
-        arrays * lanes.len() * size_of::<B::Real>()
+        arrays * lanes.len() * size_of::<B::Real>() + self.projection.extra_bytes(lanes, mode)
     }
 }

@@ -40,7 +40,7 @@ impl<B: Backend> Layer<B> for ReluLayer<B> {
         self.output
     }
 
-    fn forward(&mut self, device: &B, input: &Activity<B>, _: Pass) -> Result<()> {
+    fn forward(&mut self, device: &B, input: &Activity<B>, pass: Pass) -> Result<()> {
         if !matches!(input, Activity::Spikes(_) | Activity::Sequence(_)) {
             return Err(input.unwanted("relu", Kind::Spikes));
         }
@@ -49,12 +49,16 @@ impl<B: Backend> Layer<B> for ReluLayer<B> {
             return Err(self.given.unwanted("the layer's output", Kind::Sequence));
         };
         given.resize(device, &[lanes.batch, lanes.steps, lanes.width])?;
-        self.projection.forward(device, input, lanes.rows(), &mut given.data)?;
+        self.projection.forward(device, input, lanes.rows(), pass, &mut given.data)?;
         device.relu(&mut given.data)
     }
 
     fn output(&self) -> &Activity<B> {
         &self.given
+    }
+
+    fn set_epoch(&mut self, device: &B, finished: u32, epochs: u32) -> Result<()> {
+        self.projection.set_epoch(device, finished, epochs)
     }
 
     fn backward(
@@ -75,14 +79,15 @@ impl<B: Backend> Layer<B> for ReluLayer<B> {
     }
 
     fn parameters(&self) -> Vec<&Parameter<B>> {
-        self.projection.parameters().into()
+        self.projection.parameters()
     }
 
     fn parameters_mut(&mut self) -> Vec<&mut Parameter<B>> {
-        self.projection.parameters_mut().into()
+        self.projection.parameters_mut()
     }
 
-    fn activity_bytes(&self, batch: usize, _: Mode) -> usize {
-        self.output.lanes(batch).len() * size_of::<B::Real>()
+    fn activity_bytes(&self, batch: usize, mode: Mode) -> usize {
+        let lanes = self.output.lanes(batch);
+        lanes.len() * size_of::<B::Real>() + self.projection.extra_bytes(lanes, mode)
     }
 }

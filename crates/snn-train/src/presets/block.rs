@@ -125,7 +125,7 @@ impl Setting {
 
     fn linear(&self, row: &Row) -> ModelConfig {
         let neuron = row.model.with(LeakyConfig { learn_beta: row.learn, ..LeakyConfig::default() });
-        let hidden = LayerConfig::Dense { width: self.hidden, neuron, init: self.init, skip: false };
+        let hidden = LayerConfig::dense(self.hidden, neuron, self.init);
         let integrator = IntegratorConfig { learn_beta: row.learn, ..IntegratorConfig::default() };
         let readout = readout(row.reduce, FAN_IN, integrator);
         ModelConfig { layers: vec![hidden], readout }
@@ -133,7 +133,7 @@ impl Setting {
 }
 
 fn readout(reduce: Reduce, init: Init, integrator: IntegratorConfig) -> ReadoutConfig {
-    ReadoutConfig { reduce, init, neuron: ReadoutNeuron::Integrator(integrator) }
+    ReadoutConfig { reduce, init, neuron: ReadoutNeuron::Integrator(integrator), ..ReadoutConfig::default() }
 }
 
 /// A row of the published table.
@@ -310,10 +310,9 @@ fn preset(
 /// Two convolutions with pooling and a wide dense layer; every decay starts at 1.
 fn convolutional(row: &Row) -> ModelConfig {
     let neuron = || row.model.with(LeakyConfig { learn_beta: row.learn, beta: 1.0, ..LeakyConfig::default() });
-    let conv =
-        |channels| LayerConfig::Conv { channels, kernel: 5, stride: 1, padding: 2, neuron: neuron(), init: FAN_IN };
-    let pool = || LayerConfig::Pool { window: 2 };
-    let dense = LayerConfig::Dense { width: 1000, neuron: neuron(), init: FAN_IN, skip: false };
+    let conv = |channels| LayerConfig::conv(channels, 5, 2, neuron(), FAN_IN);
+    let pool = || LayerConfig::pool(2);
+    let dense = LayerConfig::dense(1000, neuron(), FAN_IN);
     ModelConfig {
         layers: vec![conv(32), pool(), conv(64), pool(), dense],
         readout: readout(
@@ -344,12 +343,11 @@ fn vgg() -> Preset {
             ..LeakyConfig::default()
         })
     };
-    let conv =
-        |channels, init| LayerConfig::Conv { channels, kernel: 3, stride: 1, padding: 1, neuron: neuron(1.0), init };
+    let conv = |channels, init| LayerConfig::conv(channels, 3, 1, neuron(1.0), init);
     let later = |channels| conv(channels, Init::FanIn { gain: 4.0 });
-    let pool = || LayerConfig::Pool { window: 2 };
+    let pool = || LayerConfig::pool(2);
     let wide = Init::FanIn { gain: 2.0 };
-    let dense = |width| LayerConfig::Dense { width, neuron: neuron(10.0), init: wide, skip: false };
+    let dense = |width| LayerConfig::dense(width, neuron(10.0), wide);
     let model = ModelConfig {
         layers: vec![
             conv(128, Init::GlorotNormal),

@@ -2,6 +2,7 @@
 
 mod block;
 mod paralif;
+mod paralif_nets;
 
 use serde::Serialize;
 
@@ -41,6 +42,7 @@ pub struct Published {
 pub fn all() -> Vec<Preset> {
     let mut all = block::presets();
     all.extend(paralif::presets());
+    all.extend(paralif_nets::presets());
     all
 }
 
@@ -102,5 +104,25 @@ mod tests {
         let convs = 25 * 32 + 32 + 25_088 + 25 * 32 * 64 + 64 + 12_544;
         let dense = 3136 * 1000 + 1000 + 1000 + 1000 * 10 + 10 + 10;
         assert_eq!(count("block-mnist-conv", Signal { steps: 8, ..mnist }, 10), convs + dense);
+    }
+
+    /// The networks around ParaLIF fit their data, and count what their layers say.
+    #[test]
+    fn paralif_networks_have_the_sizes_of_their_layers() {
+        let device = Reference::<f32>::new();
+        let count = |name: &str, kind: Kind, steps: usize, map: Map, classes: usize| {
+            let model = &find(name).unwrap().experiment.model;
+            let stack = Stack::build(&device, model, Signal { kind, steps, map }, classes, 1).unwrap();
+            stack.parameters().filter(|(_, p)| p.learnable).map(|(_, p)| p.value.len()).sum::<usize>()
+        };
+        // Weights without biases, gain and offset of every channel, one decay for each layer.
+        let convs = 9 * 2 * 128 + 9 * 128 * 128 + 2 * 256 + 2;
+        let dense = 8192 * 2048 + 2048 * 100 + 2;
+        assert_eq!(count("paralif-conv-nmnist", Kind::Spikes, 10, Map::new(34, 34, 2), 10), convs + dense);
+        let convs = 3 * 3 * 128 + 5 * (3 * 128 * 128) + 6 * 256;
+        let dense = 8 * 128 * 256 + 256 + 256 * 10 + 10;
+        assert_eq!(count("paralif-sequential-cifar10", Kind::Sequence, 32, Map::new(32, 1, 3), 10), convs + dense);
+        let synapses = 140 * 256 + 256 * 256 + 256 * 20;
+        assert_eq!(count("paralif-delays-shd", Kind::Spikes, 140, Map::new(1, 1, 140), 20), 2 * synapses + 4 * 256);
     }
 }

@@ -59,15 +59,14 @@ impl Neuron {
 
     /// `layers` hidden layers of `width` neurons and a readout that takes the mean over time.
     fn model(self, layers: usize, width: usize, recurrent: RecurrentConfig) -> ModelConfig {
-        let layer =
-            LayerConfig::Dense { width, neuron: self.config(recurrent), init: Init::KAIMING, skip: false };
+        let layer = LayerConfig::dense(width, self.config(recurrent), Init::KAIMING);
         let neuron = match self {
             Self::NonSpiking => ReadoutNeuron::None(ReluConfig {}),
             _ => ReadoutNeuron::Filter(FilterConfig::default()),
         };
         ModelConfig {
             layers: vec![layer; layers],
-            readout: ReadoutConfig { reduce: Reduce::Mean, init: Init::KAIMING, neuron },
+            readout: ReadoutConfig { reduce: Reduce::Mean, init: Init::KAIMING, neuron, ..ReadoutConfig::default() },
         }
     }
 }
@@ -129,7 +128,16 @@ impl Setting {
             set: "nmnist",
             short: "nmnist",
             title: "N-MNIST",
-            encode: Encode::Align { steps: 80, dt_ms: 5.0, rule, half: false, units, group: 1, side: 0, channel: Some(0) },
+            encode: Encode::Align {
+                steps: 80,
+                dt_ms: 5.0,
+                rule,
+                half: false,
+                units,
+                group: 1,
+                side: 0,
+                channel: Some(0),
+            },
             augment: vec![],
             epochs: 50,
             batch: 256,
@@ -145,7 +153,16 @@ impl Setting {
             set: "dvs-gesture",
             short: "dvs-gesture",
             title: "DVS Gesture",
-            encode: Encode::Align { steps: 4000, dt_ms: 5.0, rule, half: false, units, group: 1, side: 64, channel: None },
+            encode: Encode::Align {
+                steps: 4000,
+                dt_ms: 5.0,
+                rule,
+                half: false,
+                units,
+                group: 1,
+                side: 64,
+                channel: None,
+            },
             augment: vec![Augment::Affine { shift: 0.05, scale: 0.0 }],
             batch: 16,
             ..Self::nmnist()
@@ -194,7 +211,14 @@ impl Setting {
     }
 }
 
-fn preset(name: String, title: String, published: Option<Published>, data: DataConfig, model: ModelConfig, train: TrainConfig) -> Preset {
+fn preset(
+    name: String,
+    title: String,
+    published: Option<Published>,
+    data: DataConfig,
+    model: ModelConfig,
+    train: TrainConfig,
+) -> Preset {
     let experiment = Experiment { name: name.clone(), data, model, train };
     Preset { name, title, published, experiment }
 }
@@ -216,7 +240,11 @@ fn spsn() -> impl Iterator<Item = Preset> {
         (Neuron::NonSpiking, [published(71.82, 1.51), published(66.08, 6.73), None], 0.0),
     ];
     rows.into_iter().flat_map(move |(neuron, results, limit)| {
-        let runs = [("", "", false, 0.0), ("-augment", ", augmented", true, 0.0), ("-reg", ", augmented, rates regularised", true, limit)];
+        let runs = [
+            ("", "", false, 0.0),
+            ("-augment", ", augmented", true, 0.0),
+            ("-reg", ", augmented, rates regularised", true, limit),
+        ];
         let runs = runs.into_iter().zip(results).filter(move |(run, _)| run.0 != "-reg" || limit > 0.0);
         let presets: Vec<Preset> = runs
             .map(|((suffix, words, augmented, limit), published)| {
@@ -225,7 +253,14 @@ fn spsn() -> impl Iterator<Item = Preset> {
                 train.rates = RateConfig { limit, recurrent_limit: 0.0 };
                 let model = neuron.model(shd.layers, shd.width, RecurrentConfig::None);
                 let name = format!("spsn-shd-{}{suffix}", neuron.suffix());
-                preset(name, format!("SHD: {}{words}", neuron.title("SPSN")), published, shd.data(augment), model, train)
+                preset(
+                    name,
+                    format!("SHD: {}{words}", neuron.title("SPSN")),
+                    published,
+                    shd.data(augment),
+                    model,
+                    train,
+                )
             })
             .collect();
         presets
@@ -235,18 +270,17 @@ fn spsn() -> impl Iterator<Item = Preset> {
 /// The runs of the ParaLIF repository: each data set at its best configuration with every neuron; for SHD also without
 /// augmentation, regularised, recurrent; and the winners that its first version names.
 fn paralif() -> Vec<Preset> {
-    let neurons = || {
-        [Neuron::Lif, Neuron::LifLearned].into_iter().chain(FiringMode::ALL.map(Neuron::Parallel))
-    };
-    let one = |s: &Setting, kind: &str, words: &str, neuron: Neuron, recurrent: RecurrentConfig, augment: Vec<Augment>| {
-        let (layers, width) = match recurrent {
-            RecurrentConfig::None => (s.layers, s.width),
-            _ => (1, s.recurrent_width),
+    let neurons = || [Neuron::Lif, Neuron::LifLearned].into_iter().chain(FiringMode::ALL.map(Neuron::Parallel));
+    let one =
+        |s: &Setting, kind: &str, words: &str, neuron: Neuron, recurrent: RecurrentConfig, augment: Vec<Augment>| {
+            let (layers, width) = match recurrent {
+                RecurrentConfig::None => (s.layers, s.width),
+                _ => (1, s.recurrent_width),
+            };
+            let name = format!("paralif-{}-{}{kind}", s.short, neuron.suffix());
+            let title = format!("{}: {}{words}", s.title, neuron.title("ParaLIF"));
+            preset(name, title, None, s.data(augment), neuron.model(layers, width, recurrent), s.train(HALVING))
         };
-        let name = format!("paralif-{}-{}{kind}", s.short, neuron.suffix());
-        let title = format!("{}: {}{words}", s.title, neuron.title("ParaLIF"));
-        preset(name, title, None, s.data(augment), neuron.model(layers, width, recurrent), s.train(HALVING))
-    };
     let plain = RecurrentConfig::None;
     let mut all = Vec::new();
     let shd = Setting::shd();

@@ -184,14 +184,14 @@ fn linear<B: Backend>(device: &B, case: &Case) -> Result<()> {
     let inputs: usize = case.option("M")?;
     let input = activity(device, lanes.with_width(inputs), &case.array("x")?.permuted(&SWAP).data)?;
     let mut dense = Dense::new(device, inputs, lanes.width, Init::default(), (0, 0))?;
-    let [weight, bias] = dense.parameters_mut();
+    let [weight, bias]: [_; 2] = dense.parameters_mut().try_into().expect("a fresh projection has a weight and a bias");
     set(device, weight, &dense_weight(case.array("weight")?))?;
     set(device, bias, &case.array("bias")?.data)?;
     let mut cell = neuron.cell(decay_of(device, case, lanes.width)?);
     set(device, cell.parameters_mut()[0], &case.array("beta_raw")?.data)?;
 
     let (mut state, mut spikes) = (device.zeros(lanes.len())?, device.spikes());
-    dense.forward(device, &input, lanes.rows(), &mut state)?;
+    dense.forward(device, &input, lanes.rows(), Pass::train(0), &mut state)?;
     cell.forward(device, lanes, Pass::train(0), &mut state, &mut spikes)?;
     let mut grad = device.buffer_from(&lift::<B>(&sequence(case, "gout_spikes", lanes)))?;
     let membrane_grad =
@@ -208,7 +208,7 @@ fn linear<B: Backend>(device: &B, case: &Case) -> Result<()> {
     case.compare("spikes", &back(lanes, device.download_spikes(&spikes)?.to_dense()));
     case.compare_result("membrane", &back(lanes, host(device, &state)?));
     case.compare_result("grad_x", &back(lanes.with_width(inputs), host(device, &grad_x.data)?));
-    let [weight, bias] = dense.parameters();
+    let [weight, bias]: [_; 2] = dense.parameters().try_into().expect("a fresh projection has a weight and a bias");
     case.compare_result("grad_weight", &weight_back(inputs, lanes.width, host(device, &weight.grad.data)?));
     case.compare_result("grad_bias", &host(device, &bias.grad.data)?);
     case.compare_result("grad_beta_raw", &host(device, &cell.parameters()[0].grad.data)?);
@@ -326,6 +326,9 @@ fn model<B: Backend>(device: &B, case: &Case) -> Result<()> {
         init: Init::default(),
         // The input joins the output from the second hidden layer on.
         skip: skip && i > 0,
+        bias: true,
+        norm: None,
+        delays: None,
     };
     let mode: String = case.option("readout")?;
     let config = ModelConfig {
@@ -415,7 +418,8 @@ fn conv_pool<B: Backend>(device: &B, case: &Case) -> Result<()> {
     let input = activity(device, in_lanes, &case.array("x")?.permuted(&to_ours).data)?;
 
     let mut projection = Convolution::new(device, conv, Init::default(), (0, 0))?;
-    let [weight, bias] = projection.parameters_mut();
+    let [weight, bias]: [_; 2] =
+        projection.parameters_mut().try_into().expect("a fresh projection has a weight and a bias");
     set(device, weight, &case.array("weight")?.permuted(&[2, 3, 1, 0]).data)?;
     set(device, bias, &case.array("bias")?.data)?;
     let mut cell = neuron.cell(decay_of(device, case, out.len())?);
@@ -425,7 +429,7 @@ fn conv_pool<B: Backend>(device: &B, case: &Case) -> Result<()> {
     let mut pool = PoolLayer::new(device, signal, case.option("pool")?)?;
 
     let (mut state, mut spikes) = (device.zeros(lanes.len())?, device.spikes());
-    projection.forward(device, &input, lanes.rows(), &mut state)?;
+    projection.forward(device, &input, lanes.rows(), Pass::train(0), &mut state)?;
     cell.forward(device, lanes, Pass::train(0), &mut state, &mut spikes)?;
     let spikes = Activity::Spikes(spikes);
     pool.forward(device, &spikes, Pass::train(0))?;
@@ -447,7 +451,8 @@ fn conv_pool<B: Backend>(device: &B, case: &Case) -> Result<()> {
     case.compare("spikes", &maps(out, dense(spikes.spikes("golden")?)?));
     case.compare("pooled", &maps(pooled, dense(pool.output().spikes("golden")?)?));
     case.compare_result("grad_x", &maps(map, host(device, &grad_x.data)?));
-    let [weight, bias] = projection.parameters();
+    let [weight, bias]: [_; 2] =
+        projection.parameters().try_into().expect("a fresh projection has a weight and a bias");
     let grad_weight =
         Array { shape: vec![kernel, kernel, map.channels, channels], data: host(device, &weight.grad.data)? };
     case.compare_result("grad_weight", &grad_weight.permuted(&[3, 2, 0, 1]).data);

@@ -25,16 +25,8 @@ use super::arrays::{activity, dense_weight, host, lift, set, upload, weight_back
 use super::{Implementation, host_only, on_devices, transforms};
 
 /// The kinds of the system that the project's own copy has; `trained` needs published weights, which it has not.
-pub(super) const KINDS: &[&str] = &[
-    "lif_layer",
-    "paralif_layer",
-    "gumbel",
-    "network",
-    "augment",
-    "binning",
-    "yinyang",
-    "bio_features",
-];
+pub(super) const KINDS: &[&str] =
+    &["lif_layer", "paralif_layer", "gumbel", "network", "augment", "binning", "yinyang", "bio_features"];
 
 /// Everything that implements a kind, or nothing for a kind of another system.
 pub(super) fn implementations(kind: &str) -> Result<Option<Vec<Implementation>>> {
@@ -249,10 +241,11 @@ fn run_layer<B: Backend>(
     if linear {
         let input = activity(device, lanes.with_width(inputs), &x.data)?;
         let mut dense = Dense::new(device, inputs, width, Init::default(), (0, 0))?;
-        let [weight, bias] = dense.parameters_mut();
+        let [weight, bias]: [_; 2] =
+            dense.parameters_mut().try_into().expect("a fresh projection has a weight and a bias");
         set(device, weight, &dense_weight(case.array("in/weight")?))?;
         set(device, bias, &case.array("in/bias")?.data)?;
-        dense.forward(device, &input, lanes.rows(), &mut state)?;
+        dense.forward(device, &input, lanes.rows(), Pass::train(0), &mut state)?;
         projection = Some((dense, input));
     } else {
         device.upload(&lift::<B>(&x.data), &mut state)?;
@@ -283,7 +276,10 @@ fn run_layer<B: Backend>(
             let threshold = cell.parameters().into_iter().find(|p| p.name == "threshold");
             let threshold = threshold.map(|p| host(device, &p.value.data)).transpose()?.unwrap_or_default();
             let over = |(i, u): (usize, &f64)| u - threshold[if threshold.len() == 1 { 0 } else { i % width }];
-            case.compare(&format!("{out}mem_minus_thr_before_reset"), &membrane.iter().enumerate().map(over).collect::<Vec<_>>());
+            case.compare(
+                &format!("{out}mem_minus_thr_before_reset"),
+                &membrane.iter().enumerate().map(over).collect::<Vec<_>>(),
+            );
             let mut after = device.zeros(lanes.len())?;
             device.copy(&state, &mut after)?;
             cell.membrane(device, lanes, &mut after)?;
@@ -310,7 +306,7 @@ fn run_layer<B: Backend>(
         let mut grad_x = Tensor::zeros(device, &[batch, steps, inputs])?;
         dense.backward(device, &input, lanes.rows(), &grad, &sums, Some(&mut grad_x))?;
         case.compare(&format!("{out}d_x"), &host(device, &grad_x.data)?);
-        let [weight, bias] = dense.parameters();
+        let [weight, bias]: [_; 2] = dense.parameters().try_into().expect("a fresh projection has a weight and a bias");
         case.compare(&format!("{out}d_weight"), &weight_back(inputs, width, host(device, &weight.grad.data)?));
         case.compare(&format!("{out}d_bias"), &host(device, &bias.grad.data)?);
     }
@@ -383,11 +379,8 @@ fn biology<B: Backend>(device: &B, case: &Case) -> Result<()> {
         let stimulus = case.array(&run.stimulus)?;
         let lanes = Lanes::new(1, stimulus.data.len(), 1);
         let current: Vec<f64> = stimulus.data.iter().map(|x| run.amplitude * x).collect();
-        let filter = FilterConfig {
-            tau_mem: PerNeuron::Shared(run.tau_mem / dt),
-            tau_syn: None,
-            ..FilterConfig::default()
-        };
+        let filter =
+            FilterConfig { tau_mem: PerNeuron::Shared(run.tau_mem / dt), tau_syn: None, ..FilterConfig::default() };
         let threshold = PerNeuron::Shared(run.threshold);
         let (mut state, mut spikes) = (device.buffer_from(&lift::<B>(&current))?, device.spikes());
         if run.neuron == "lif" {
@@ -505,7 +498,7 @@ impl<B: Backend> Net<B> {
             names.push(last.beta_raw.clone());
         }
         let classes = array(&last.weight)?.shape[0];
-        let config = ReadoutConfig { reduce: reduction, init: Init::default(), neuron };
+        let config = ReadoutConfig { reduce: reduction, neuron, ..ReadoutConfig::default() };
         let mut net = Self { hidden, readout: Readout::new(device, signal, classes, &config, (0, 0))?, names };
         let names = net.names.clone();
         for (parameter, name) in net.parameters_mut().zip(names) {
@@ -537,7 +530,10 @@ impl<B: Backend> Net<B> {
     }
 }
 
-/// The cell of a network's layer, and the names of its parameters.
+/// A cell, and the names of its parameters in the case; fixed ones have none.
+type NamedCell<B> = (Box<dyn Cell<B>>, Vec<Option<String>>);
+
+/// The cell of a network's layer.
 fn net_cell<B: Backend>(
     device: &B,
     case: &Case,
@@ -545,7 +541,7 @@ fn net_cell<B: Backend>(
     lanes: Lanes,
     surrogate: SurrogateConfig,
     decode: Option<(f64, f64)>,
-) -> Result<(Box<dyn Cell<B>>, Vec<Option<String>>)> {
+) -> Result<NamedCell<B>> {
     let filter = filter(case, l.beta_raw.is_some())?;
     let recurrent = recurrent(l.recurrent.as_deref())?;
     let (learn_threshold, threshold) = match &l.threshold {
@@ -737,23 +733,17 @@ fn copy<B: Backend>(device: &B, activity: &Activity<B>) -> Result<Activity<B>> {
 }
 
 /// The membrane of the first layer for the first sample: of a sequential neuron after its reset.
-fn first_membrane<B: Backend>(
-    device: &B,
-    case: &Case,
-    l: &NetLayer,
-    storage: &Storage<'_>,
-    x: &[f64],
-) -> Result<()> {
+fn first_membrane<B: Backend>(device: &B, case: &Case, l: &NetLayer, storage: &Storage<'_>, x: &[f64]) -> Result<()> {
     let weight = case.array(&format!("{}{}", storage.parameters, l.weight))?;
     let lanes = Lanes { batch: 1, ..storage.lanes };
     let input = activity(device, lanes, &x[..lanes.len()])?;
     let own = lanes.with_width(weight.shape[0]);
     let mut dense = Dense::new(device, lanes.width, own.width, Init::default(), (0, 0))?;
-    let [w, b] = dense.parameters_mut();
+    let [w, b]: [_; 2] = dense.parameters_mut().try_into().expect("a fresh projection has a weight and a bias");
     set(device, w, &dense_weight(weight))?;
     set(device, b, &case.array(&format!("{}{}", storage.parameters, l.bias))?.data)?;
     let (mut state, mut spikes) = (device.zeros(own.len())?, device.spikes());
-    dense.forward(device, &input, own.rows(), &mut state)?;
+    dense.forward(device, &input, own.rows(), Pass::train(0), &mut state)?;
     if l.neuron == "lif" {
         let config = CubaConfig { filter: filter(case, false)?, ..CubaConfig::default() };
         let mut cell = CubaCell::new(device, &config, own.width, (0, 0))?;

@@ -271,8 +271,7 @@ pub(super) fn yinyang_rates(case: &Case) -> Result<()> {
         case.compare(&format!("{split}_vals_first{first}"), &values);
         let classes: Vec<f64> = labels.iter().map(|&l| f64::from(l)).collect();
         case.compare(&format!("{split}_class_first{first}"), &classes[..first]);
-        let counts: Vec<f64> =
-            (0..3).map(|class| labels.iter().filter(|&&l| l == class).count() as f64).collect();
+        let counts: Vec<f64> = (0..3).map(|class| labels.iter().filter(|&&l| l == class).count() as f64).collect();
         case.compare(&format!("{split}_class_counts"), &counts);
     }
     Ok(())
