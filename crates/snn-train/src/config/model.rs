@@ -1,0 +1,347 @@
+//! The model: hidden layers and a readout.
+
+use serde::{Deserialize, Serialize};
+
+use super::neurons::{FilterConfig, NeuronConfig, ReluConfig};
+use super::{out_of_range, tenth};
+use crate::error::Result;
+
+/// The model: hidden layers and a readout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Hidden layers, from the input on.
+    #[serde(default)]
+    pub layers: Vec<LayerConfig>,
+    /// The readout.
+    #[serde(default)]
+    pub readout: ReadoutConfig,
+}
+
+/// A hidden layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum LayerConfig {
+    /// Every input to every neuron.
+    Dense {
+        /// Neurons.
+        width: usize,
+        /// The neurons.
+        #[serde(default)]
+        neuron: NeuronConfig,
+        /// Initial weights.
+        #[serde(default)]
+        init: Init,
+        /// The layer's input is added to its spikes (from the second hidden layer on, widths equal).
+        #[serde(default)]
+        skip: bool,
+        /// Whether there is a bias; a normalisation has an offset in its place.
+        #[serde(default = "yes")]
+        bias: bool,
+        /// Normalisation of the currents, every neuron for itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        norm: Option<NormConfig>,
+        /// Learned delays.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        delays: Option<DelaysConfig>,
+    },
+    /// Convolution of maps, every step for itself.
+    Conv {
+        /// Output channels.
+        channels: usize,
+        /// Side of the kernel, or its rows.
+        kernel: usize,
+        /// Columns of the kernel, if not as many as rows: 1 for the one-dimensional convolution of a map of width 1.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kernel_width: Option<usize>,
+        /// Step between positions.
+        #[serde(default = "one")]
+        stride: usize,
+        /// Zeros on each side, or above and below.
+        #[serde(default)]
+        padding: usize,
+        /// Zeros left and right, if not as many.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        padding_width: Option<usize>,
+        /// The neurons.
+        #[serde(default)]
+        neuron: NeuronConfig,
+        /// Initial weights.
+        #[serde(default)]
+        init: Init,
+        /// Whether every channel has a bias; a normalisation has an offset in its place.
+        #[serde(default = "yes")]
+        bias: bool,
+        /// Normalisation of the currents, every channel for itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        norm: Option<NormConfig>,
+    },
+    /// Max pooling of spikes.
+    Pool {
+        /// Side of the window, and step; or its rows.
+        window: usize,
+        /// Columns of the window, if not as many.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        window_width: Option<usize>,
+    },
+    /// Mean pooling of spikes or values; gives values.
+    AvgPool {
+        /// Side of the window, and step; or its rows.
+        window: usize,
+        /// Columns of the window, if not as many.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        window_width: Option<usize>,
+    },
+    /// Dropout: in training a share of the units is silenced, for all steps of a sample; see
+    /// [`crate::layers::dropout`].
+    Dropout {
+        /// The share.
+        p: f64,
+    },
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Normalisation of currents; see [`crate::layers::norm`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum NormConfig {
+    /// Over the batch, its steps and positions.
+    Batch {
+        /// Share of the newest batch in the running statistics.
+        #[serde(default = "tenth")]
+        momentum: f64,
+        /// Added to the variance.
+        #[serde(default = "small")]
+        eps: f64,
+    },
+}
+
+fn small() -> f64 {
+    1e-5
+}
+
+impl NormConfig {
+    /// Batch normalisation with the usual constants.
+    pub const BATCH: Self = Self::Batch { momentum: 0.1, eps: 1e-5 };
+}
+
+/// Learned delays; see [`crate::layers::delays`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DelaysConfig {
+    /// Delays: 0 to `max - 1` steps.
+    pub max: usize,
+    /// Width of the bell around a delay at the start, steps.
+    pub sigma: f64,
+    /// Its width at the end.
+    pub sigma_end: f64,
+    /// The share of the epochs in which the width falls, exponentially.
+    pub anneal: f64,
+    /// Factor on the learning rate of the delays.
+    pub rate: f64,
+    /// Whether evaluation rounds delays to whole steps.
+    pub round: bool,
+}
+
+impl Default for DelaysConfig {
+    fn default() -> Self {
+        Self { max: 25, sigma: 12.0, sigma_end: 0.23, anneal: 0.25, rate: 100.0, round: true }
+    }
+}
+
+impl DelaysConfig {
+    /// The width of the bell after `finished` of `epochs` epochs.
+    ///
+    /// ```
+    /// let delays = snn_train::config::DelaysConfig { sigma: 8.0, sigma_end: 0.5, ..Default::default() };
+    /// assert_eq!([0, 1, 2, 8].map(|e| delays.sigma_after(e, 8)), [8.0, 2.0, 0.5, 0.5]);
+    /// ```
+    #[must_use]
+    pub fn sigma_after(&self, finished: u32, epochs: u32) -> f64 {
+        let done = f64::from(finished) / (self.anneal * f64::from(epochs)).max(1.0);
+        self.sigma * (self.sigma_end / self.sigma).powf(done.min(1.0))
+    }
+
+    pub(super) fn check(&self, key: &str) -> Result<()> {
+        if !(1..=4096).contains(&self.max) {
+            return Err(out_of_range(&format!("{key}.max"), &self.max, "1 to 4096"));
+        }
+        for (name, value) in [("sigma", self.sigma), ("sigma_end", self.sigma_end)] {
+            if !(value >= 0.01 && value.is_finite()) {
+                return Err(out_of_range(&format!("{key}.{name}"), &value, "0.01 or more"));
+            }
+        }
+        if !(self.anneal > 0.0 && self.anneal <= 1.0) {
+            return Err(out_of_range(&format!("{key}.anneal"), &self.anneal, "above 0, at most 1"));
+        }
+        if !(self.rate >= 0.0 && self.rate.is_finite()) {
+            return Err(out_of_range(&format!("{key}.rate"), &self.rate, "0 or more"));
+        }
+        Ok(())
+    }
+}
+
+fn one() -> usize {
+    1
+}
+
+impl LayerConfig {
+    /// A dense layer with a bias and nothing special.
+    #[must_use]
+    pub fn dense(width: usize, neuron: NeuronConfig, init: Init) -> Self {
+        Self::Dense { width, neuron, init, skip: false, bias: true, norm: None, delays: None }
+    }
+
+    /// A convolution with a square kernel, stride 1, a bias and nothing special.
+    #[must_use]
+    pub fn conv(channels: usize, kernel: usize, padding: usize, neuron: NeuronConfig, init: Init) -> Self {
+        Self::Conv {
+            channels,
+            kernel,
+            kernel_width: None,
+            stride: 1,
+            padding,
+            padding_width: None,
+            neuron,
+            init,
+            bias: true,
+            norm: None,
+        }
+    }
+
+    /// Max pooling in square windows.
+    #[must_use]
+    pub const fn pool(window: usize) -> Self {
+        Self::Pool { window, window_width: None }
+    }
+}
+
+/// The readout: a projection, neurons that do not fire, a reduction over time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReadoutConfig {
+    /// How the membrane becomes a logit.
+    pub reduce: Reduce,
+    /// Initial weights.
+    pub init: Init,
+    /// The neurons.
+    pub neuron: ReadoutNeuron,
+    /// Whether every output has a bias.
+    pub bias: bool,
+    /// Learned delays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delays: Option<DelaysConfig>,
+}
+
+impl Default for ReadoutConfig {
+    fn default() -> Self {
+        let neuron = ReadoutNeuron::Integrator(IntegratorConfig::default());
+        Self { reduce: Reduce::Sum, init: Init::default(), neuron, bias: true, delays: None }
+    }
+}
+
+/// The neurons of a readout, by model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "model", rename_all = "kebab-case")]
+pub enum ReadoutNeuron {
+    /// The leaky integrator of the block model.
+    Integrator(IntegratorConfig),
+    /// The filters of SPSN, ParaLIF and their baseline.
+    Filter(FilterConfig),
+    /// The current itself.
+    None(ReluConfig),
+    /// Neither projection nor neurons: the last layer's neurons vote, in as many groups of neighbours as there are
+    /// classes, and the current of a class is the mean over its group.
+    Vote(ReluConfig),
+}
+
+/// The leaky integrator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IntegratorConfig {
+    /// Initial decay per step.
+    pub beta: f64,
+    /// Whether the decay is learned.
+    pub learn_beta: bool,
+    /// Whether all outputs share one decay.
+    pub shared_beta: bool,
+}
+
+impl Default for IntegratorConfig {
+    fn default() -> Self {
+        Self { beta: (-0.05_f64).exp(), learn_beta: true, shared_beta: false }
+    }
+}
+
+/// How the readout's membrane becomes a logit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reduce {
+    /// Sum over time.
+    Sum,
+    /// Maximum over time.
+    Max,
+    /// Mean over time.
+    Mean,
+    /// The last step.
+    Last,
+    /// The sum over time of the softmax over the classes; ParaLIF calls it `cumsum`.
+    SoftmaxSum,
+}
+
+impl From<Reduce> for snn_core::backend::TimeReduction {
+    fn from(reduce: Reduce) -> Self {
+        match reduce {
+            Reduce::Sum => Self::Sum,
+            Reduce::Max => Self::Max,
+            Reduce::Mean => Self::Mean,
+            Reduce::Last => Self::Last,
+            Reduce::SoftmaxSum => Self::SoftmaxSum,
+        }
+    }
+}
+
+/// Initial weights; biases start at 0.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Init {
+    /// Uniform in `+-gain sqrt(1 / fan_in)`.
+    FanIn {
+        /// Factor of the bound.
+        gain: f64,
+    },
+    /// Uniform in `+-bound`.
+    Uniform {
+        /// The bound.
+        bound: f64,
+    },
+    /// Normal with variance `2 / (fan_in + fan_out)`.
+    GlorotNormal,
+}
+
+impl Init {
+    /// Kaiming's uniform weights for linear neurons: `+-sqrt(3 / fan_in)`.
+    pub const KAIMING: Self = Self::FanIn { gain: 1.732_050_807_568_877_2 };
+}
+
+impl Default for Init {
+    fn default() -> Self {
+        Self::FanIn { gain: 1.0 }
+    }
+}
+
+impl NormConfig {
+    pub(super) fn check(&self, key: &str) -> Result<()> {
+        let Self::Batch { momentum, eps } = self;
+        if !(*momentum > 0.0 && *momentum <= 1.0) {
+            return Err(out_of_range(&format!("{key}.momentum"), momentum, "above 0, at most 1"));
+        }
+        if !(*eps > 0.0 && eps.is_finite()) {
+            return Err(out_of_range(&format!("{key}.eps"), eps, "a number above 0"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,382 @@
+//! Neurons: the models with their constants.
+
+use serde::{Deserialize, Serialize};
+use snn_core::neurons::paralif::FiringMode;
+
+use super::out_of_range;
+use crate::error::{Error, Result};
+
+/// The neurons of a layer, by model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "model", rename_all = "kebab-case")]
+pub enum NeuronConfig {
+    /// The single-spike block model.
+    Block(LeakyConfig),
+    /// The sequential neuron with at most one spike.
+    Single(LeakyConfig),
+    /// The sequential neuron with reset by subtraction.
+    Multi(LeakyConfig),
+    /// The parallel neuron of SPSN and ParaLIF.
+    Paralif(ParaLifConfig),
+    /// The current-based neuron with reset to zero: the baseline of SPSN and ParaLIF.
+    Cuba(CubaConfig),
+    /// No neuron: the rectified current of every step for itself.
+    Relu(ReluConfig),
+}
+
+impl Default for NeuronConfig {
+    fn default() -> Self {
+        Self::Block(LeakyConfig::default())
+    }
+}
+
+/// The models that share [`LeakyConfig`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeakyModel {
+    /// [`NeuronConfig::Block`].
+    Block,
+    /// [`NeuronConfig::Single`].
+    Single,
+    /// [`NeuronConfig::Multi`].
+    Multi,
+}
+
+impl LeakyModel {
+    /// Neurons of this model.
+    #[must_use]
+    pub fn with(self, config: LeakyConfig) -> NeuronConfig {
+        match self {
+            Self::Block => NeuronConfig::Block(config),
+            Self::Single => NeuronConfig::Single(config),
+            Self::Multi => NeuronConfig::Multi(config),
+        }
+    }
+}
+
+/// Neurons of the models `block`, `single` and `multi`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LeakyConfig {
+    /// Initial decay per step.
+    pub beta: f64,
+    /// Whether the decay is learned.
+    pub learn_beta: bool,
+    /// Whether all neurons of the layer share one decay.
+    pub shared_beta: bool,
+    /// Threshold, strict.
+    pub threshold: f64,
+    /// Slope of the spike function in the backward pass.
+    pub surrogate: SurrogateConfig,
+    /// Whether the published artefact paths (reset of `multi`, mask of `single`) take part in the backward pass.
+    pub reset_path: ResetPath,
+}
+
+impl Default for LeakyConfig {
+    fn default() -> Self {
+        Self {
+            beta: (-0.1_f64).exp(),
+            learn_beta: true,
+            shared_beta: false,
+            threshold: 1.0,
+            surrogate: SurrogateConfig::FastSigmoid { scale: 10.0 },
+            reset_path: ResetPath::Attached,
+        }
+    }
+}
+
+/// One number for all neurons of a layer, or one for each.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PerNeuron {
+    /// The same for all.
+    Shared(f64),
+    /// One for each.
+    Each(Vec<f64>),
+}
+
+impl PerNeuron {
+    /// The numbers.
+    #[must_use]
+    pub fn values(&self) -> &[f64] {
+        match self {
+            Self::Shared(x) => std::slice::from_ref(x),
+            Self::Each(list) => list,
+        }
+    }
+}
+
+/// The synaptic and the membrane filter of SPSN, ParaLIF and their baseline.
+///
+/// Time constants are in steps: the papers' 20 ms at their fixed step of 1 ms are 20, whatever the length of a bin.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FilterConfig {
+    /// Membrane time constant, steps, above 0.
+    pub tau_mem: PerNeuron,
+    /// Synaptic time constant, steps, above 0; a table without it has no synaptic filter.
+    #[serde(default = "no_filter", skip_serializing_if = "Option::is_none")]
+    pub tau_syn: Option<PerNeuron>,
+    /// Whether the time constants are learned: as the logistic function of a stored number.
+    pub learn_tau: bool,
+    /// How that number starts.
+    pub tau_init: TauInit,
+}
+
+/// The defaults of [`FilterConfig`] hold where there is no table at all.
+fn no_filter() -> Option<PerNeuron> {
+    None
+}
+
+impl Default for FilterConfig {
+    fn default() -> Self {
+        Self {
+            tau_mem: PerNeuron::Shared(20.0),
+            tau_syn: Some(PerNeuron::Shared(20.0)),
+            learn_tau: false,
+            tau_init: TauInit::Logit,
+        }
+    }
+}
+
+/// How learned time constants start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TauInit {
+    /// At the given time constant.
+    Logit,
+    /// As the published code does: the decay itself is taken for the stored number, so that every time constant starts
+    /// with a decay between 0.5 and 0.731.
+    Reference,
+}
+
+/// What a recurrent connection carries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecurrentConfig {
+    /// There is none.
+    #[default]
+    None,
+    /// Spikes.
+    Spike,
+    /// The rectified membrane.
+    Relu,
+}
+
+/// The parallel neuron; options in [`snn_core::neurons::paralif`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ParaLifConfig {
+    /// The firing mode: GS, SB, TRB, D, SD, TD, TRD, T, ST, TT or TRT.
+    pub mode: String,
+    /// The filters.
+    pub filter: FilterConfig,
+    /// Threshold at the start, not negative; absent for that of the mode: 0.1 for delta modes, `N(1)` for threshold
+    /// modes. Stochastic modes have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<PerNeuron>,
+    /// Whether the threshold is learned.
+    pub learn_threshold: bool,
+    /// Slope of the comparison in the backward pass.
+    pub surrogate: SurrogateConfig,
+    /// The recurrent connection.
+    pub recurrent: RecurrentConfig,
+    /// How Bernoulli spikes pass gradients on.
+    pub bernoulli_gradient: BernoulliConfig,
+    /// Temperature of Gumbel-Softmax.
+    pub temperature: f64,
+    /// Delta modes: whether the value before the first step is `N(0)` instead of the published 0.
+    pub pad_normalised: bool,
+    /// How stochastic modes fire in evaluation.
+    pub evaluate: EvaluateConfig,
+}
+
+impl Default for ParaLifConfig {
+    fn default() -> Self {
+        Self {
+            mode: "D".into(),
+            filter: FilterConfig::default(),
+            threshold: None,
+            learn_threshold: true,
+            surrogate: SurrogateConfig::FastSigmoid { scale: 100.0 },
+            recurrent: RecurrentConfig::None,
+            bernoulli_gradient: BernoulliConfig::ProbabilityWeighted,
+            temperature: 1.0,
+            pad_normalised: false,
+            evaluate: EvaluateConfig::Random,
+        }
+    }
+}
+
+/// How Bernoulli spikes pass gradients on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BernoulliConfig {
+    /// Times the probability, as the published code does.
+    ProbabilityWeighted,
+    /// Unchanged.
+    Identity,
+}
+
+/// How stochastic modes fire in evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EvaluateConfig {
+    /// At random, as published.
+    Random,
+    /// Where a spike is more likely than none.
+    Majority,
+}
+
+/// The current-based neuron; equations in [`snn_core::neurons::cuba`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CubaConfig {
+    /// The filters.
+    pub filter: FilterConfig,
+    /// Threshold at the start, not negative.
+    pub threshold: PerNeuron,
+    /// Whether the threshold is learned.
+    pub learn_threshold: bool,
+    /// Slope of the spike function in the backward pass.
+    pub surrogate: SurrogateConfig,
+    /// The recurrent connection.
+    pub recurrent: RecurrentConfig,
+    /// Refractory period in steps; a period of `k` blocks the input of `k - 1` steps, as published.
+    pub refractory: u32,
+}
+
+impl Default for CubaConfig {
+    fn default() -> Self {
+        Self {
+            filter: FilterConfig::default(),
+            threshold: PerNeuron::Shared(1.0),
+            learn_threshold: false,
+            surrogate: SurrogateConfig::FastSigmoid { scale: 100.0 },
+            recurrent: RecurrentConfig::None,
+            refractory: 0,
+        }
+    }
+}
+
+/// What has no option: the Non-Spiking baseline, readouts without neurons.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReluConfig {}
+
+/// Whether gradients flow through reset or mask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResetPath {
+    /// As published.
+    Attached,
+    /// Cut.
+    Detached,
+}
+
+/// Surrogate derivatives; formulae in [`snn_core::surrogate`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum SurrogateConfig {
+    /// Fast sigmoid.
+    FastSigmoid {
+        /// Steepness.
+        scale: f64,
+    },
+    /// Boxcar.
+    Boxcar {
+        /// Half width.
+        half_width: f64,
+    },
+    /// Multi-Gaussian.
+    MultiGaussian {
+        /// Height of the side lobes.
+        height: f64,
+        /// Width of the centre.
+        width: f64,
+        /// Overall factor.
+        gain: f64,
+    },
+    /// Arctan.
+    Arctan {
+        /// Steepness.
+        alpha: f64,
+    },
+}
+
+impl From<SurrogateConfig> for snn_core::Surrogate {
+    fn from(config: SurrogateConfig) -> Self {
+        match config {
+            SurrogateConfig::FastSigmoid { scale } => Self::FastSigmoid { scale },
+            SurrogateConfig::Boxcar { half_width } => Self::Boxcar { half_width },
+            SurrogateConfig::MultiGaussian { height, width, gain } => Self::MultiGaussian { height, width, gain },
+            SurrogateConfig::Arctan { alpha } => Self::Arctan { alpha },
+        }
+    }
+}
+
+impl PerNeuron {
+    /// Checks every number, and how many there are where the width of the layer is known.
+    pub(super) fn check(&self, key: &str, width: Option<usize>, fits: impl Fn(f64) -> bool, want: &str) -> Result<()> {
+        if let (Self::Each(list), Some(width)) = (self, width)
+            && list.len() != width
+        {
+            let reason = format!("must be one for all or one for each of the {width} neurons");
+            return Err(Error::config(format!("{key} has {} numbers", list.len()), reason));
+        }
+        match self.values().iter().find(|x| !fits(**x)) {
+            Some(x) => Err(out_of_range(key, x, want)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FilterConfig {
+    pub(super) fn check(&self, key: &str, width: Option<usize>) -> Result<()> {
+        let positive = |x: f64| x > 0.0 && x.is_finite();
+        let want = "a number of steps above 0";
+        self.tau_mem.check(&format!("{key}.tau_mem"), width, positive, want)?;
+        self.tau_syn.as_ref().map_or(Ok(()), |tau| tau.check(&format!("{key}.tau_syn"), width, positive, want))
+    }
+}
+
+impl NeuronConfig {
+    pub(super) fn check(&self, key: &str, width: Option<usize>) -> Result<()> {
+        let threshold = |list: &PerNeuron| {
+            list.check(&format!("{key}.threshold"), width, |x| x >= 0.0 && x.is_finite(), "0 or a number above 0")
+        };
+        match self {
+            Self::Block(c) | Self::Single(c) | Self::Multi(c) => {
+                if !(c.threshold > 0.0 && c.threshold.is_finite()) {
+                    return Err(out_of_range(&format!("{key}.threshold"), &c.threshold, "a number above 0"));
+                }
+                if !c.beta.is_finite() {
+                    return Err(out_of_range(&format!("{key}.beta"), &c.beta, "a number"));
+                }
+                Ok(())
+            }
+            Self::Paralif(c) => {
+                c.firing_mode(key)?;
+                c.filter.check(&format!("{key}.filter"), width)?;
+                if !(c.temperature > 0.0 && c.temperature.is_finite()) {
+                    return Err(out_of_range(&format!("{key}.temperature"), &c.temperature, "a number above 0"));
+                }
+                c.threshold.as_ref().map_or(Ok(()), threshold)
+            }
+            Self::Cuba(c) => c.filter.check(&format!("{key}.filter"), width).and(threshold(&c.threshold)),
+            Self::Relu(_) => Ok(()),
+        }
+    }
+}
+
+impl ParaLifConfig {
+    /// The firing mode; `key` is where it stands, for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] naming the modes.
+    pub fn firing_mode(&self, key: &str) -> Result<FiringMode> {
+        self.mode
+            .parse()
+            .map_err(|e: snn_core::Error| Error::config(format!("{key}.mode = {}", self.mode), e.to_string()))
+    }
+}
