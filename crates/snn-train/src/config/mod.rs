@@ -124,15 +124,23 @@ impl Experiment {
         let mut tree = toml::Value::try_from(&*self).expect("every field has a TOML form");
         let mut at = &mut tree;
         let mut walked = String::new();
-        for part in key.split('.') {
+        // A key that is not there may be one without a value so far: then it can be set, and only then.
+        let mut absent = None;
+        let mut parts = key.split('.').peekable();
+        while let Some(part) = parts.next() {
             at = match at {
                 toml::Value::Table(table) => {
-                    let names: Vec<String> = table.keys().cloned().collect();
-                    table.get_mut(part).ok_or_else(|| {
-                        let hint = nearest(part, names.iter().map(String::as_str));
-                        let known = names.join(", ");
-                        Error::config(&place, format!("no key `{part}` in `{walked}`{hint}; it has {known}"))
-                    })?
+                    if !table.contains_key(part) {
+                        let hint = nearest(part, table.keys().map(String::as_str));
+                        let known = table.keys().cloned().collect::<Vec<_>>().join(", ");
+                        let error =
+                            Error::config(&place, format!("no key `{part}` in `{walked}`{hint}; it has {known}"));
+                        if parts.peek().is_some() {
+                            return Err(error);
+                        }
+                        absent = Some(error);
+                    }
+                    table.entry(part).or_insert(toml::Value::Boolean(false))
                 }
                 toml::Value::Array(list) => {
                     let len = list.len();
@@ -150,7 +158,7 @@ impl Experiment {
             (toml::Value::Float(_), toml::Value::Integer(i)) => toml::Value::Float(i as f64),
             (_, value) => value,
         };
-        let changed: Self = tree.try_into().map_err(|e| explain(&place, &e))?;
+        let changed: Self = tree.try_into().map_err(|e| absent.unwrap_or_else(|| explain(&place, &e)))?;
         changed.check()?;
         *self = changed;
         Ok(())
@@ -316,6 +324,17 @@ mod tests {
         assert_eq!(again, e);
         let LayerConfig::Dense { neuron: NeuronConfig::Paralif(c), .. } = &again.model.layers[0] else { panic!() };
         assert_eq!((&c.filter.tau_syn, c.filter.tau_mem.values()), (&None, &[2.0][..]));
+    }
+
+    #[test]
+    fn set_gives_a_value_to_what_had_none() {
+        let mut e = example();
+        e.set("model.layers.0.neuron={model='paralif',mode='SD'}").unwrap();
+        e.set("model.layers.0.neuron.threshold=0.01").unwrap();
+        let LayerConfig::Dense { neuron: NeuronConfig::Paralif(c), .. } = &e.model.layers[0] else { panic!() };
+        assert_eq!(c.threshold, Some(PerNeuron::Shared(0.01)));
+        let message = e.set("model.layers.0.neuron.treshold=0.01").unwrap_err().to_string();
+        assert!(message.contains("did you mean `threshold`"), "{message}");
     }
 
     #[test]
