@@ -67,6 +67,29 @@ impl Trained {
 /// A condition of the test: noise of that signal-to-noise ratio in dB, or none.
 pub(super) type Noise = Option<f32>;
 
+/// An experiment on a set with a seed, shortened as the profile says.
+pub(super) fn shortened(mut e: Experiment, profile: Profile, set: &str, seed: u64) -> Experiment {
+    set.clone_into(&mut e.data.set);
+    e.train.seed = seed;
+    e.train.evaluate_every = 0;
+    match profile {
+        Profile::Smoke => {
+            coarsen(&mut e, 5);
+            (e.data.train_samples, e.data.test_samples) = (1000, 400);
+            (e.train.epochs, e.train.batch) = (8, 32);
+            e.train.optimiser.learning_rate = 5e-3;
+        }
+        Profile::Quick => {
+            coarsen(&mut e, 5);
+            e.data.train_samples = 3200;
+            (e.train.epochs, e.train.batch) = (15, 32);
+            e.train.optimiser.learning_rate = 2e-3;
+        }
+        Profile::Paper => {}
+    }
+    e
+}
+
 /// The noise as augmentation.
 pub(super) fn flips(noise: Noise) -> Vec<Augment> {
     noise.map(|snr_db| Augment::FlipNoise { snr_db }).into_iter().collect()
@@ -243,7 +266,7 @@ impl Digits {
 }
 
 /// Makes windows `factor` times as long; time constants stay what they are in milliseconds.
-pub(super) fn coarsen(e: &mut Experiment, factor: usize) {
+fn coarsen(e: &mut Experiment, factor: usize) {
     if let Encode::Align { steps, dt_ms, .. } = &mut e.data.encode {
         *steps = steps.div_ceil(factor);
         *dt_ms *= factor as f32;

@@ -10,7 +10,7 @@ use snn_core::backend::Memory as _;
 use snn_train::Experiment;
 use snn_train::presets;
 
-use super::digits::{Digits, Noise, Trained, coarsen, differences, flips};
+use super::digits::{Digits, Noise, Trained, differences, flips, shortened};
 use super::{command, publish};
 use crate::args::Reproduce;
 use crate::report::{
@@ -62,26 +62,9 @@ fn show(noise: Noise) -> String {
 
 /// The experiment of a neuron, shortened as the profile says.
 fn experiment(suffix: &str, profile: Profile, set: &str, seed: u64, training_noise: Noise) -> Result<Experiment> {
-    let mut e = presets::find(&format!("paralif-robustness-{suffix}"))?.experiment;
-    set.clone_into(&mut e.data.set);
-    e.train.seed = seed;
-    e.train.evaluate_every = 0;
+    let preset = presets::find(&format!("paralif-robustness-{suffix}"))?;
+    let mut e = shortened(preset.experiment, profile, set, seed);
     e.data.augment = flips(training_noise);
-    match profile {
-        Profile::Smoke => {
-            coarsen(&mut e, 5);
-            (e.data.train_samples, e.data.test_samples) = (1000, 400);
-            (e.train.epochs, e.train.batch) = (8, 32);
-            e.train.optimiser.learning_rate = 5e-3;
-        }
-        Profile::Quick => {
-            coarsen(&mut e, 5);
-            e.data.train_samples = 3200;
-            (e.train.epochs, e.train.batch) = (15, 32);
-            e.train.optimiser.learning_rate = 2e-3;
-        }
-        Profile::Paper => {}
-    }
     Ok(e)
 }
 

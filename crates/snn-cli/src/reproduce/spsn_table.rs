@@ -8,7 +8,7 @@ use snn_core::backend::Memory as _;
 use snn_train::Experiment;
 use snn_train::presets::{self, Preset};
 
-use super::digits::{Digits, Trained, coarsen, differences};
+use super::digits::{Digits, Trained, differences, shortened};
 use super::{command, publish};
 use crate::args::Reproduce;
 use crate::report::{
@@ -61,29 +61,6 @@ fn seeds(profile: Profile) -> Vec<u64> {
         Profile::Quick => vec![0, 1],
         Profile::Paper => vec![0, 1, 2],
     }
-}
-
-/// Shortens an experiment as the profile says.
-fn shortened(mut e: Experiment, profile: Profile, set: &str, seed: u64) -> Experiment {
-    set.clone_into(&mut e.data.set);
-    e.train.seed = seed;
-    e.train.evaluate_every = 0;
-    match profile {
-        Profile::Smoke => {
-            coarsen(&mut e, 5);
-            (e.data.train_samples, e.data.test_samples) = (1000, 400);
-            (e.train.epochs, e.train.batch) = (8, 32);
-            e.train.optimiser.learning_rate = 5e-3;
-        }
-        Profile::Quick => {
-            coarsen(&mut e, 5);
-            e.data.train_samples = 3200;
-            (e.train.epochs, e.train.batch) = (15, 32);
-            e.train.optimiser.learning_rate = 2e-3;
-        }
-        Profile::Paper => {}
-    }
-    e
 }
 
 pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::neurons::{FilterConfig, NeuronConfig, ReluConfig};
+use super::neurons::{FilterConfig, NeuronConfig, NoOptions};
 use super::{out_of_range, tenth};
 use crate::error::Result;
 
@@ -252,10 +252,10 @@ pub enum ReadoutNeuron {
     /// The filters of SPSN, ParaLIF and their baseline.
     Filter(FilterConfig),
     /// The current itself.
-    None(ReluConfig),
+    None(NoOptions),
     /// Neither projection nor neurons: the last layer's neurons vote, in as many groups of neighbours as there are
     /// classes, and the current of a class is the mean over its group.
-    Vote(ReluConfig),
+    Vote(NoOptions),
 }
 
 /// The leaky integrator.

@@ -1,7 +1,8 @@
 //! Neurons: the models with their constants.
 
 use serde::{Deserialize, Serialize};
-use snn_core::neurons::paralif::FiringMode;
+use snn_core::neurons::cuba::Recurrence;
+use snn_core::neurons::paralif::{BernoulliGradient, FiringMode};
 
 use super::out_of_range;
 use crate::error::{Error, Result};
@@ -21,7 +22,7 @@ pub enum NeuronConfig {
     /// The current-based neuron with reset to zero: the baseline of SPSN and ParaLIF.
     Cuba(CubaConfig),
     /// No neuron: the rectified current of every step for itself.
-    Relu(ReluConfig),
+    Relu(NoOptions),
 }
 
 impl Default for NeuronConfig {
@@ -162,6 +163,16 @@ pub enum RecurrentConfig {
     Relu,
 }
 
+impl From<RecurrentConfig> for Recurrence {
+    fn from(config: RecurrentConfig) -> Self {
+        match config {
+            RecurrentConfig::None => Self::None,
+            RecurrentConfig::Spike => Self::Spike,
+            RecurrentConfig::Relu => Self::Relu,
+        }
+    }
+}
+
 /// The parallel neuron; options in [`snn_core::neurons::paralif`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -217,6 +228,15 @@ pub enum BernoulliConfig {
     Identity,
 }
 
+impl From<BernoulliConfig> for BernoulliGradient {
+    fn from(config: BernoulliConfig) -> Self {
+        match config {
+            BernoulliConfig::ProbabilityWeighted => Self::ProbabilityWeighted,
+            BernoulliConfig::Identity => Self::Identity,
+        }
+    }
+}
+
 /// How stochastic modes fire in evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -261,7 +281,7 @@ impl Default for CubaConfig {
 /// What has no option: the Non-Spiking baseline, readouts without neurons.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ReluConfig {}
+pub struct NoOptions {}
 
 /// Whether gradients flow through reset or mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ReluConfig, tenth};
+use super::{NoOptions, tenth};
 
 /// How to train.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,7 +70,7 @@ pub enum LossConfig {
 
 /// Refuses keys beside the kind, which the derived code lets pass for variants without fields.
 fn no_keys<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<(), D::Error> {
-    ReluConfig::deserialize(deserializer).map(|ReluConfig {}| ())
+    NoOptions::deserialize(deserializer).map(|NoOptions {}| ())
 }
 
 impl Default for LossConfig {

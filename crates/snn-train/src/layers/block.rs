@@ -47,7 +47,7 @@ impl<B: Backend> Cell<B> for BlockCell<B> {
         })
     }
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "block"
     }
 

@@ -7,7 +7,7 @@ use snn_core::{Backend, Lanes, Mode, Parameter, Pass, Result};
 use super::Cell;
 use super::filtered::{Collect, Filtered};
 use super::recurrent::{Carried, RecurrentWeights};
-use crate::config::{CubaConfig, Init, RecurrentConfig};
+use crate::config::{CubaConfig, Init};
 
 /// A population of current-based neurons.
 #[derive(Debug)]
@@ -29,11 +29,7 @@ impl<B: Backend> CubaCell<B> {
     ///
     /// If the device has no memory left.
     pub fn new(device: &B, config: &CubaConfig, width: usize, seed: (u64, usize)) -> Result<Self> {
-        let recurrence = match config.recurrent {
-            RecurrentConfig::None => Recurrence::None,
-            RecurrentConfig::Spike => Recurrence::Spike,
-            RecurrentConfig::Relu => Recurrence::Relu,
-        };
+        let recurrence = config.recurrent.into();
         let weights = match recurrence {
             Recurrence::None => None,
             _ => Some(RecurrentWeights::new(device, width, Init::KAIMING, seed)?),
@@ -136,7 +132,7 @@ impl<B: Backend> Cell<B> for CubaCell<B> {
         }
     }
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         if self.weights.is_some() { "recurrent cuba" } else { "cuba" }
     }
 

@@ -47,7 +47,7 @@ impl<B: Backend> Cell<B> for LifCell<B> {
         })
     }
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         match self.neuron.kind {
             LifKind::Multi { .. } => "multi",
             LifKind::Single { .. } => "single",

@@ -124,7 +124,7 @@ pub trait Cell<B: Backend>: Debug + Send {
     ) -> Result<()>;
 
     /// The family's name.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// The parameters.
     fn parameters(&self) -> Vec<&Parameter<B>>;

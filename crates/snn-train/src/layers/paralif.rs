@@ -2,14 +2,14 @@
 
 use snn_core::backend::{FilterGrad, Fire, Noise};
 use snn_core::neurons::cuba::Recurrence;
-use snn_core::neurons::paralif::{BernoulliGradient, Firing, Generator, Normaliser};
+use snn_core::neurons::paralif::{Firing, Generator, Normaliser};
 use snn_core::random::SpikeDraws;
 use snn_core::{Backend, Lanes, Mode, Parameter, Pass, Real, Result};
 
 use super::Cell;
 use super::filtered::{Collect, Filtered};
 use super::recurrent::{Carried, RecurrentWeights};
-use crate::config::{BernoulliConfig, EvaluateConfig, FilterConfig, Init, ParaLifConfig, PerNeuron, RecurrentConfig};
+use crate::config::{EvaluateConfig, FilterConfig, Init, ParaLifConfig, PerNeuron};
 
 /// Noise that is given instead of drawn, for comparisons: uniforms, or logistics for Gumbel-Softmax, `[B, T, N]`.
 #[derive(Debug)]
@@ -64,37 +64,27 @@ struct Recurring<B: Backend> {
     rate_gradient: f64,
 }
 
-impl<B: Backend> Recurring<B> {
-    fn carried(&self) -> Carried<'_, B> {
-        match self.carries {
-            Recurrence::Relu => Carried::Values(&self.hidden_values),
-            _ => Carried::Spikes(&self.hidden),
-        }
+/// What the recurrent connection carried: spikes or the rectified membrane.
+fn carried<'a, B: Backend>(
+    carries: Recurrence,
+    spikes: &'a B::Spikes,
+    values: &'a B::Buffer<B::Real>,
+) -> Carried<'a, B> {
+    match carries {
+        Recurrence::Relu => Carried::Values(values),
+        _ => Carried::Spikes(spikes),
     }
 }
 
 /// A population of parallel neurons.
 #[derive(Debug)]
 pub struct ParaLifCell<B: Backend> {
-    name: &'static str,
+    name: String,
     parameters: Filtered<B>,
     firings: Option<Firings<B>>,
     fires: bool,
     recurring: Option<Recurring<B>>,
     no_spikes: B::Spikes,
-}
-
-/// The published names; a layer reports its own.
-fn cell_name(mode: &str, recurrent: bool) -> &'static str {
-    macro_rules! names {
-        ($($mode:literal),*) => {
-            match (mode, recurrent) {
-                $(($mode, false) => concat!("paralif-", $mode), ($mode, true) => concat!("recurrent paralif-", $mode),)*
-                _ => "paralif",
-            }
-        };
-    }
-    names!("GS", "SB", "TRB", "D", "SD", "TD", "TRD", "T", "ST", "TT", "TRT")
 }
 
 impl<B: Backend> ParaLifCell<B> {
@@ -107,10 +97,7 @@ impl<B: Backend> ParaLifCell<B> {
         let mode: snn_core::neurons::paralif::FiringMode = config.mode.parse()?;
         let mut firing = mode.firing(config.surrogate.into());
         firing.generator = match firing.generator {
-            Generator::Bernoulli(_) => Generator::Bernoulli(match config.bernoulli_gradient {
-                BernoulliConfig::ProbabilityWeighted => BernoulliGradient::ProbabilityWeighted,
-                BernoulliConfig::Identity => BernoulliGradient::Identity,
-            }),
+            Generator::Bernoulli(_) => Generator::Bernoulli(config.bernoulli_gradient.into()),
             Generator::Gumbel { .. } => Generator::Gumbel { temperature: config.temperature },
             Generator::Delta { surrogate, .. } => Generator::Delta { surrogate, pad_normalised: config.pad_normalised },
             Generator::Threshold { surrogate } => Generator::Threshold { surrogate },
@@ -125,12 +112,7 @@ impl<B: Backend> ParaLifCell<B> {
             }
             _ => None,
         };
-        let carries = match config.recurrent {
-            RecurrentConfig::None => Recurrence::None,
-            RecurrentConfig::Spike => Recurrence::Spike,
-            RecurrentConfig::Relu => Recurrence::Relu,
-        };
-        let recurring = match carries {
+        let recurring = match config.recurrent.into() {
             Recurrence::None => None,
             carries => Some(Recurring {
                 weights: RecurrentWeights::new(device, width, Init::KAIMING, seed)?,
@@ -145,7 +127,7 @@ impl<B: Backend> ParaLifCell<B> {
             }),
         };
         Ok(Self {
-            name: cell_name(mode.name(), recurring.is_some()),
+            name: format!("{}paralif-{mode}", if recurring.is_some() { "recurrent " } else { "" }),
             parameters: Filtered::new(device, &config.filter, threshold)?,
             firings: Some(Firings {
                 firing,
@@ -167,7 +149,7 @@ impl<B: Backend> ParaLifCell<B> {
     /// If the device has no memory left.
     pub fn readout(device: &B, filter: &FilterConfig) -> Result<Self> {
         Ok(Self {
-            name: "filter",
+            name: "filter".into(),
             parameters: Filtered::new(device, filter, None)?,
             firings: None,
             fires: false,
@@ -228,14 +210,12 @@ impl<B: Backend> Cell<B> for ParaLifCell<B> {
             device.relu(&mut r.hidden_values)?;
         }
         // With v1 the filtered current: v = v1 + filter(X + R h + c) = 2 v1 + filter(R h + c).
-        let mut total = std::mem::replace(&mut r.total, device.zeros(0)?);
-        device.resize(&mut total, lanes.len())?;
-        r.weights.forward(device, lanes, r.carried(), &mut total)?;
-        device.paralif_forward(lanes, Some(filters), None, &mut total, no_spikes)?;
-        device.add_scaled(2.0, state, &mut total)?;
-        device.paralif_forward(lanes, None, fire(false), &mut total, spikes)?;
-        r.total = total;
-        Ok(())
+        device.resize(&mut r.total, lanes.len())?;
+        let sent = carried::<B>(r.carries, &r.hidden, &r.hidden_values);
+        r.weights.forward(device, lanes, sent, &mut r.total)?;
+        device.paralif_forward(lanes, Some(filters), None, &mut r.total, no_spikes)?;
+        device.add_scaled(2.0, state, &mut r.total)?;
+        device.paralif_forward(lanes, None, fire(false), &mut r.total, spikes)
     }
 
     fn backward(
@@ -268,19 +248,17 @@ impl<B: Backend> Cell<B> for ParaLifCell<B> {
         })?;
         // Through the filters of the recurrent current to its weights and to what it carried.
         device.copy(grad, &mut r.grad)?;
-        device.copy(&r.total, &mut r.scratch)?;
         if parameters.learns_tau() {
+            // The membrane of the recurrent current alone; nothing else reads it.
+            device.copy(&r.total, &mut r.scratch)?;
             device.add_scaled(-2.0, state, &mut r.scratch)?;
         }
         let grads = FilterGrad { current_sum: Some(&mut r.sums), ..FilterGrad::default() };
         parameters.backward(device, lanes, Collect::Add, grads, |filters, _, grads| {
             device.paralif_backward(lanes, Some(filters), None, &r.scratch, &mut r.grad, grads)
         })?;
-        let carried = match r.carries {
-            Recurrence::Relu => Carried::Values(&r.hidden_values),
-            _ => Carried::Spikes(&r.hidden),
-        };
-        r.weights.weight_grad(device, lanes, carried, &r.grad, &r.sums)?;
+        let sent = carried::<B>(r.carries, &r.hidden, &r.hidden_values);
+        r.weights.weight_grad(device, lanes, sent, &r.grad, &r.sums)?;
         r.weights.carried_grad(device, lanes, &r.grad, &mut r.scratch)?;
         if r.carries == Recurrence::Spike {
             if r.rate_gradient != 0.0 {
@@ -303,8 +281,8 @@ impl<B: Backend> Cell<B> for ParaLifCell<B> {
         })
     }
 
-    fn name(&self) -> &'static str {
-        self.name
+    fn name(&self) -> &str {
+        &self.name
     }
 
     fn parameters(&self) -> Vec<&Parameter<B>> {

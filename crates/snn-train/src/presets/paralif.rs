@@ -7,9 +7,9 @@ use snn_data::{Augment, Encode};
 
 use super::{Preset, Published};
 use crate::config::{
-    CubaConfig, DataConfig, Experiment, FilterConfig, Init, Keep, LayerConfig, ModelConfig, NeuronConfig,
+    CubaConfig, DataConfig, Experiment, FilterConfig, Init, Keep, LayerConfig, ModelConfig, NeuronConfig, NoOptions,
     OptimiserConfig, OptimiserKind, ParaLifConfig, RateConfig, ReadoutConfig, ReadoutNeuron, RecurrentConfig, Reduce,
-    ReluConfig, ScheduleConfig, TrainConfig,
+    ScheduleConfig, TrainConfig,
 };
 
 /// The neurons that the command lines name.
@@ -53,7 +53,7 @@ impl Neuron {
             Self::Parallel(mode) => {
                 NeuronConfig::Paralif(ParaLifConfig { mode: mode.name().into(), recurrent, ..ParaLifConfig::default() })
             }
-            Self::NonSpiking => NeuronConfig::Relu(ReluConfig {}),
+            Self::NonSpiking => NeuronConfig::Relu(NoOptions {}),
         }
     }
 
@@ -61,7 +61,7 @@ impl Neuron {
     fn model(self, layers: usize, width: usize, recurrent: RecurrentConfig) -> ModelConfig {
         let layer = LayerConfig::dense(width, self.config(recurrent), Init::KAIMING);
         let neuron = match self {
-            Self::NonSpiking => ReadoutNeuron::None(ReluConfig {}),
+            Self::NonSpiking => ReadoutNeuron::None(NoOptions {}),
             _ => ReadoutNeuron::Filter(FilterConfig::default()),
         };
         ModelConfig {

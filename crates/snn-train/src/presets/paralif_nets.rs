@@ -7,8 +7,8 @@ use snn_data::{Augment, Encode};
 use super::{Preset, Published};
 use crate::config::{
     CubaConfig, DataConfig, DelaysConfig, Experiment, FilterConfig, Init, Keep, LayerConfig, LossConfig, ModelConfig,
-    NeuronConfig, NormConfig, OptimiserConfig, OptimiserKind, ParaLifConfig, PerNeuron, ReadoutConfig, ReadoutNeuron,
-    Reduce, ReluConfig, ScheduleConfig, SurrogateConfig, TrainConfig,
+    NeuronConfig, NoOptions, NormConfig, OptimiserConfig, OptimiserKind, ParaLifConfig, PerNeuron, ReadoutConfig,
+    ReadoutNeuron, Reduce, ScheduleConfig, SurrogateConfig, TrainConfig,
 };
 
 fn preset(name: &str, title: &str, data: DataConfig, model: ModelConfig, train: TrainConfig) -> Preset {
@@ -84,7 +84,7 @@ fn plif_net(neuron: &NeuronConfig, blocks: usize, side: usize, classes: usize) -
     }
     let flat = CHANNELS * (side >> blocks) * (side >> blocks);
     layers.extend([HALF, without_bias(flat / 4, neuron.clone()), HALF, without_bias(10 * classes, neuron.clone())]);
-    let neuron = ReadoutNeuron::Vote(ReluConfig {});
+    let neuron = ReadoutNeuron::Vote(NoOptions {});
     ModelConfig { layers, readout: ReadoutConfig { reduce: Reduce::Mean, neuron, ..ReadoutConfig::default() } }
 }
 
@@ -143,7 +143,7 @@ fn sequential_cifar() -> Preset {
     }
     layers.push(LayerConfig::dense(256, neuron, Init::default()));
     let readout =
-        ReadoutConfig { reduce: Reduce::Mean, neuron: ReadoutNeuron::None(ReluConfig {}), ..ReadoutConfig::default() };
+        ReadoutConfig { reduce: Reduce::Mean, neuron: ReadoutNeuron::None(NoOptions {}), ..ReadoutConfig::default() };
     let encode = Encode::Columns { mean: vec![0.4914, 0.4822, 0.4465], std: vec![0.2470, 0.2435, 0.2616] };
     // In place of the published "wide trivial augmentation", mixup and cutmix: the usual crops and flips.
     let augment = vec![

@@ -10,8 +10,8 @@ use snn_core::testkit::golden::{Array, Case};
 use snn_core::{Activity, Backend, Kind, Lanes, Layer, Parameter, Pass, Real, Signal, Surrogate, Tensor};
 use snn_train::Stack;
 use snn_train::config::{
-    BernoulliConfig, CubaConfig, FilterConfig, Init, OptimiserConfig, OptimiserKind, ParaLifConfig, PerNeuron,
-    RateConfig, ReadoutConfig, ReadoutNeuron, RecurrentConfig, Reduce, ReluConfig, SurrogateConfig,
+    BernoulliConfig, CubaConfig, FilterConfig, Init, NoOptions, OptimiserConfig, OptimiserKind, ParaLifConfig,
+    PerNeuron, RateConfig, ReadoutConfig, ReadoutNeuron, RecurrentConfig, Reduce, SurrogateConfig,
 };
 use snn_train::layers::cuba::CubaCell;
 use snn_train::layers::dense::Dense;
@@ -489,7 +489,7 @@ impl<B: Backend> Net<B> {
             hidden.push(built);
         }
         let neuron = match last.neuron.as_str() {
-            "none" => ReadoutNeuron::None(ReluConfig {}),
+            "none" => ReadoutNeuron::None(NoOptions {}),
             _ => ReadoutNeuron::Filter(filter(case, last.beta_raw.is_some())?),
         };
         names.extend([Some(last.weight.clone()), Some(last.bias.clone())]);
