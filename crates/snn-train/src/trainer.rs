@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use snn_core::{Activity, Backend, Kind, Pass, Real, Signal, Tensor};
-use snn_data::{Batch, Input, Loader, LoaderOptions, OpenOptions, Pipeline, Source};
+use snn_data::{Batch, Encode, Input, Loader, LoaderOptions, OpenOptions, Pipeline, Sample, Source};
 
 use crate::checkpoint::{self, Checkpoints, Progress};
 use crate::config::{Experiment, Keep, RateConfig, TrainConfig};
@@ -204,6 +204,7 @@ impl Split {
     ) -> Result<Self> {
         let source = snn_data::open(&experiment.data.set, split, &options.data)?;
         let pipeline = Pipeline::new(experiment.data.encode.clone(), augment, source.kind())?;
+        check_window(&experiment.data.encode, &*source)?;
         Ok(Self { source, pipeline: Arc::new(pipeline), limit: (samples > 0).then_some(samples) })
     }
 
@@ -223,6 +224,28 @@ impl Split {
         let options = LoaderOptions { limit: self.limit, ..options };
         Ok(Loader::new(self.source.clone(), self.pipeline.clone(), options)?)
     }
+}
+
+/// Refuses a window that is longer than the data: all events would fall into one step.
+///
+/// The first samples stand for all of them.
+fn check_window(encode: &Encode, source: &dyn Source) -> Result<()> {
+    const SAMPLES: usize = 32;
+    let window = match *encode {
+        Encode::Align { dt_ms, .. } => dt_ms,
+        Encode::Bin { steps, dt_ms, .. } if steps > 1 => dt_ms,
+        _ => return Ok(()),
+    };
+    let (mut sample, mut longest) = (Sample::default(), 0.0_f32);
+    for index in 0..source.len().min(SAMPLES) {
+        source.read(index, &mut sample)?;
+        longest = sample.times.iter().fold(longest, |longest, &time| longest.max(1000.0 * time));
+    }
+    if longest > 0.0 && window > longest {
+        let reason = format!("the window is longer than the data: {} ends after {longest} ms", source.name());
+        return Err(Error::config(format!("data.encode.dt_ms = {window}"), reason));
+    }
+    Ok(())
 }
 
 /// Puts a batch on the device, in buffers that are used again.
@@ -747,5 +770,34 @@ impl<B: Backend> Session<'_, B> {
             log.write(&LogLine::Result(&summary))?;
         }
         Ok(summary)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use snn_data::{InMemory, SourceKind};
+
+    use super::*;
+    use crate::presets;
+
+    #[test]
+    fn window_longer_than_the_data_is_refused_with_both_numbers() {
+        let mut source = InMemory::empty("short", SourceKind::Events { units: 3, sensor: None }, vec!["0".into()]);
+        source.push(&Sample { units: vec![0, 2], times: vec![0.25, 0.75], ..Sample::default() });
+        let bin = |steps, dt_ms| Encode::Bin { steps, dt_ms, units: 0 };
+        let align = |dt_ms| match presets::find("paralif-shd-d").unwrap().experiment.data.encode {
+            Encode::Align { steps, rule, half, units, group, side, channel, .. } => {
+                Encode::Align { steps, dt_ms, rule, half, units, group, side, channel }
+            }
+            other => panic!("{other:?}"),
+        };
+        for encode in [align(5.0), align(750.0), bin(10, 5.0), bin(1, 1000.0)] {
+            check_window(&encode, &source).unwrap();
+        }
+        for encode in [align(1000.0), bin(2, 1000.0)] {
+            let message = check_window(&encode, &source).unwrap_err().to_string();
+            let want = "data.encode.dt_ms = 1000: the window is longer than the data: short ends after 750 ms";
+            assert_eq!(message, want);
+        }
     }
 }
