@@ -325,7 +325,7 @@ pub(crate) struct Plot {
     /// Directories of runs.
     #[arg(required = true)]
     pub(crate) runs: Vec<PathBuf>,
-    /// Where to write SVG, PNG and CSV [default: the first run].
+    /// Where to write pictures and their numbers [default: the first run, and each run for what is its own].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 }

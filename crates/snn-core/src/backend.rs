@@ -13,12 +13,13 @@ use std::fmt::Debug;
 use crate::error::Result;
 use crate::neurons::block::BlockNeuron;
 use crate::neurons::cuba::CubaNeuron;
+use crate::neurons::event::EventNeuron;
 use crate::neurons::lif::LifNeuron;
 use crate::neurons::paralif::Firing;
 use crate::random::SpikeDraws;
 use crate::real::{Element, Real};
-use crate::shape::{Conv, Lanes, Pool};
-use crate::signal::Spikes;
+use crate::shape::{Conv, Lanes, Pool, Synapses};
+use crate::signal::{Spikes, Trains};
 
 /// Device memory.
 pub trait Memory: Clone + Debug + Send + Sync + 'static {
@@ -582,7 +583,8 @@ pub trait LinAlg: SpikeMemory {
         grad_x: &mut Self::Buffer<Self::Real>,
     ) -> Result<()>;
 
-    /// Softmax cross entropy of `logits[B, K]`: `losses[b]`, and `grad[B, K]` of the *mean* loss.
+    /// Softmax cross entropy of `logits[B, K]`: `losses[b]`, and `grad[B, K]` of the *mean* loss. A logit may be minus
+    /// infinity; a sample with no other has infinite loss and gradient 0.
     ///
     /// # Errors
     ///
@@ -1061,6 +1063,162 @@ pub trait DelayOps: SpikeMemory {
     fn clamp(&self, low: f64, high: f64, x: &mut Self::Buffer<Self::Real>) -> Result<()>;
 }
 
+/// How spike trains become one value per neuron.
+///
+/// The class of a sample is that of the largest value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum TrainReadout {
+    /// `-t / tau` of the first spike, minus infinity if there is none: with softmax cross entropy the loss of
+    /// time-to-first-spike networks.
+    FirstSpike {
+        /// Temperature, s.
+        tau: f64,
+    },
+    /// `-t` of the first spike, and `-missing` if there is none.
+    FirstTime {
+        /// The time of a spike that did not come, s.
+        missing: f64,
+    },
+    /// The number of spikes. It has no derivative: backwards, a neuron that should fire more is made to fire earlier,
+    /// each of its spikes as if `dN/dt = -1` (Bacho and Chu 2023).
+    Count,
+    /// `sum of e^(-rate t)` over all spikes: early spikes count more.
+    Decay {
+        /// 1/s.
+        rate: f64,
+        /// Whether the gradient is the derivative; otherwise `-1` for every spike, as published.
+        exact: bool,
+    },
+}
+
+/// Event-driven neurons in continuous time; maths in [`crate::neurons::event`].
+///
+/// Gradients on trains have one entry per event, in the order of the events.
+pub trait EventOps: Memory {
+    /// The spikes of a layer and their slopes, one per event. Both are resized.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`](crate::Error::Shape) if a buffer does not fit; [`Error::Domain`](crate::Error::Domain) for a
+    /// constant out of range.
+    fn event_forward(
+        &self,
+        neuron: &EventNeuron,
+        synapses: &Synapses,
+        weight: &Self::Buffer<Self::Real>,
+        input: &Trains<Self>,
+        out: &mut Trains<Self>,
+        slopes: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// The adjoint: `grad` enters as the gradient on the layer's spike times and leaves as the same with what each spike
+    /// does to the later ones through the reset. `grad_weight` receives the sum over the batch.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventOps::event_forward`].
+    #[expect(clippy::too_many_arguments, reason = "what the forward pass had, and the gradients")]
+    fn event_backward(
+        &self,
+        neuron: &EventNeuron,
+        synapses: &Synapses,
+        weight: &Self::Buffer<Self::Real>,
+        input: &Trains<Self>,
+        out: &Trains<Self>,
+        slopes: &Self::Buffer<Self::Real>,
+        grad: &mut Self::Buffer<Self::Real>,
+        grad_weight: &mut Self::Buffer<Self::Real>,
+        grad_input: Option<&mut Self::Buffer<Self::Real>>,
+    ) -> Result<()>;
+
+    /// Pooling of spike trains: a neuron has all spikes of its window. `source` receives the input event of each.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventOps::event_forward`].
+    fn merge_trains(
+        &self,
+        pool: &Pool,
+        input: &Trains<Self>,
+        out: &mut Trains<Self>,
+        source: &mut Self::Buffer<u32>,
+    ) -> Result<()>;
+
+    /// The adjoint of [`EventOps::merge_trains`]: events that lie in no window have gradient 0.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventOps::event_forward`].
+    fn merge_trains_grad(
+        &self,
+        source: &Self::Buffer<u32>,
+        grad: &Self::Buffer<Self::Real>,
+        grad_input: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// One value per neuron, `[B, N]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventOps::event_forward`].
+    fn read_trains(
+        &self,
+        readout: &TrainReadout,
+        trains: &Trains<Self>,
+        values: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// The adjoint of [`EventOps::read_trains`]; a gradient on a value that is not finite counts as 0.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventOps::event_forward`].
+    fn read_trains_grad(
+        &self,
+        readout: &TrainReadout,
+        trains: &Trains<Self>,
+        grad_values: &Self::Buffer<Self::Real>,
+        grad: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// Half the squared distance of every sample's first spikes to those wanted, `losses [B]`, and the gradient of each
+    /// sample's loss on every spike as published: `t - target` for spike `k` of a neuron, 0 for spikes without a target.
+    /// `targets [B, N, K]` holds the times of each neuron's spikes in order; in the loss, infinity on either side counts
+    /// as `missing` seconds.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventOps::event_forward`].
+    fn spike_time_loss(
+        &self,
+        trains: &Trains<Self>,
+        targets: &Self::Buffer<Self::Real>,
+        missing: f64,
+        losses: &mut Self::Buffer<Self::Real>,
+        grad: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// Synaptic scaling: `grad_weight[r, n] -= amount[n] |weight[r, n]|`; see
+    /// [`scaling_amounts`](crate::neurons::event::scaling_amounts).
+    ///
+    /// # Errors
+    ///
+    /// As [`EventOps::event_forward`].
+    fn scale_synapses(
+        &self,
+        amount: &Self::Buffer<Self::Real>,
+        weight: &Self::Buffer<Self::Real>,
+        grad_weight: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// Spikes of every neuron, `[B, N]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventOps::event_forward`].
+    fn count_trains(&self, trains: &Trains<Self>, counts: &mut Self::Buffer<u32>) -> Result<()>;
+}
+
 /// One parameter with its gradient and the optimiser's moments, as an update sees it.
 #[derive(Debug)]
 pub struct UpdateSlot<'a, M: Memory> {
@@ -1096,6 +1254,16 @@ pub enum UpdateRule {
         eps: f64,
         /// Weight decay acts on the parameter, not through the gradient.
         decoupled: bool,
+    },
+    /// Adam with Nesterov's look ahead (Dozat 2016), `beta1` constant:
+    /// `p -= lr (beta1 m + (1 - beta1) g) / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)`.
+    NAdam {
+        /// Decay of the first moment.
+        beta1: f64,
+        /// Decay of the second moment.
+        beta2: f64,
+        /// Added to the denominator after the root.
+        eps: f64,
     },
     /// Adamax (Kingma & Ba 2015): `u = max(beta2 u, |g| + eps)`.
     Adamax {
@@ -1148,6 +1316,6 @@ pub trait Optimise: Memory {
 /// A device that trains every model: the sum of all the traits above.
 ///
 /// A new neuron family adds its trait here and nothing else changes.
-pub trait Backend: LinAlg + DelayOps + LifOps + BlockOps + ParaLifOps + CubaOps + Optimise {}
+pub trait Backend: LinAlg + DelayOps + LifOps + BlockOps + ParaLifOps + CubaOps + EventOps + Optimise {}
 
-impl<B: LinAlg + DelayOps + LifOps + BlockOps + ParaLifOps + CubaOps + Optimise> Backend for B {}
+impl<B: LinAlg + DelayOps + LifOps + BlockOps + ParaLifOps + CubaOps + EventOps + Optimise> Backend for B {}

@@ -51,6 +51,20 @@ pub enum Error {
         /// How many units there are.
         width: usize,
     },
+    /// An entry of an array that it must not hold.
+    #[error("{op}: `{arg}[{index}]` is {value}, expected {want}")]
+    Entry {
+        /// The operation, `module::function`.
+        op: &'static str,
+        /// The array at fault.
+        arg: &'static str,
+        /// The first such entry.
+        index: usize,
+        /// Its value.
+        value: f64,
+        /// What would be right.
+        want: &'static str,
+    },
     /// A layer was given a kind of activity that it does not take.
     #[error("{layer} takes {want}, but is given {got}")]
     Kind {

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::shape::Signal;
-use crate::signal::Activity;
+use crate::signal::{Activity, Trains};
 use crate::tensor::Tensor;
 
 /// A trainable (or fixed) array of a layer.
@@ -96,7 +96,7 @@ impl Pass {
 ///
 /// The order of calls is `forward`, then `backward` with the same input. Gradients on an activity are dense
 /// tensors of the activity's size: `[B, T, N]` for sequences and spikes, `[B, N]` for values and times,
-/// `[B, N, K]` for trains.
+/// one entry per event for trains.
 pub trait Layer<B: Backend>: Debug + Send {
     /// A short name for messages and reports, such as `block 784 -> 800`.
     fn name(&self) -> String;
@@ -120,6 +120,11 @@ pub trait Layer<B: Backend>: Debug + Send {
     /// The spikes that the layer's own neurons fired in the last `forward`, if it has any: what activity counts and
     /// health reports look at. Differs from the output where a skip connection adds to it.
     fn spikes(&self) -> Option<&B::Spikes> {
+        None
+    }
+
+    /// The spike trains that the layer's own neurons fired in the last `forward`, if they fire in continuous time.
+    fn trains(&self) -> Option<&Trains<B>> {
         None
     }
 

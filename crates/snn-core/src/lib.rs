@@ -4,6 +4,7 @@
 //! * [`backend`] — the operations of a device; [`layer`] — the parts of a model.
 //! * [`neurons`] — reference maths of every neuron family, generic over [`Real`]: `f32`, `f64`, [`Dual`].
 //! * [`reference`](mod@reference) — a slow and obvious backend on that maths: the yardstick of all others.
+//! * [`stream`] — event-driven inference of one sample at a time, with plastic synapses.
 //! * [`surrogate`] — surrogate derivatives; [`random`] — counter-based random numbers.
 //!
 //! Layout everywhere: batch, time, neurons; neurons contiguous. Nothing here does input or output, starts threads,
@@ -18,6 +19,7 @@ pub mod real;
 pub mod reference;
 pub mod shape;
 pub mod signal;
+pub mod stream;
 pub mod surrogate;
 pub mod tensor;
 #[cfg(feature = "testkit")]
@@ -27,7 +29,7 @@ pub use backend::Backend;
 pub use error::{Error, Result};
 pub use layer::{Layer, Mode, Parameter, Pass};
 pub use real::{Dual, Element, Real};
-pub use shape::{Conv, Kind, Lanes, Map, Pool, Signal};
-pub use signal::{Activity, Spikes, Trains};
+pub use shape::{Conv, Kind, Lanes, Map, Pool, Signal, Synapses};
+pub use signal::{Activity, Events, Spikes, Trains};
 pub use surrogate::Surrogate;
 pub use tensor::Tensor;

@@ -6,6 +6,7 @@
 
 mod cuba;
 mod delays;
+mod event;
 mod paralif;
 
 use crate::backend::{
@@ -569,6 +570,11 @@ impl<R: Real> LinAlg for Reference<R> {
             }
             let row = &logits[b * classes..(b + 1) * classes];
             let top = row.iter().fold(row[0], |m, &x| if x > m { x } else { m }).detach();
+            if top.value() == f64::NEG_INFINITY {
+                losses[b] = R::lit(f64::INFINITY);
+                grad[b * classes..(b + 1) * classes].fill(R::ZERO);
+                continue;
+            }
             let mut sum = R::ZERO;
             row.iter().for_each(|&x| sum += (x - top).exp());
             losses[b] = sum.ln() - (row[target as usize] - top);
@@ -895,6 +901,13 @@ fn update_one<R: Real>(update: &Update, decay: R, p: &mut R, g: R, first: &mut R
             *second = blend(*second, g * g, beta2);
             let size = (*second / bias(beta2)).sqrt() + R::lit(eps);
             *p -= lr * (*first / bias(beta1)) / size;
+        }
+        UpdateRule::NAdam { beta1, beta2, eps } => {
+            let g = g + decay * *p;
+            *first = blend(*first, g, beta1);
+            *second = blend(*second, g * g, beta2);
+            let size = (*second / bias(beta2)).sqrt() + R::lit(eps);
+            *p -= lr * (blend(*first, g, beta1) / bias(beta1)) / size;
         }
         UpdateRule::Adamax { beta1, beta2, eps } => {
             let g = g + decay * *p;

@@ -259,6 +259,87 @@ impl Pool {
     }
 }
 
+/// Which neurons of one layer reach which of the next, and by which weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Synapses {
+    /// Every input to every neuron; weights `[inputs, outputs]`.
+    Dense {
+        /// Inputs.
+        inputs: usize,
+        /// Neurons.
+        outputs: usize,
+    },
+    /// A convolution; weights `[k, k, c_in, c_out]`.
+    Conv(Conv),
+}
+
+impl Synapses {
+    /// Inputs.
+    #[must_use]
+    pub const fn inputs(&self) -> usize {
+        match self {
+            Self::Dense { inputs, .. } => *inputs,
+            Self::Conv(conv) => conv.input.len(),
+        }
+    }
+
+    /// Neurons.
+    #[must_use]
+    pub const fn outputs(&self) -> usize {
+        match self {
+            Self::Dense { outputs, .. } => *outputs,
+            Self::Conv(conv) => conv.output().len(),
+        }
+    }
+
+    /// Positions with weights in common, and neurons at each of them: neuron `site * lanes + lane`.
+    #[must_use]
+    pub const fn sites(&self) -> (usize, usize) {
+        match self {
+            Self::Dense { outputs, .. } => (1, *outputs),
+            Self::Conv(conv) => (conv.output().height * conv.output().width, conv.channels),
+        }
+    }
+
+    /// Rows of the weights: one for each input, or for each tap and channel of a kernel.
+    #[must_use]
+    pub const fn rows(&self) -> usize {
+        match self {
+            Self::Dense { inputs, .. } => *inputs,
+            Self::Conv(conv) => conv.fan_in(),
+        }
+    }
+
+    /// Calls `visit` for every site that input `unit` reaches, with the row of its weights there.
+    #[inline(always)]
+    pub fn reach(&self, unit: usize, mut visit: impl FnMut(usize, usize)) {
+        match self {
+            Self::Dense { .. } => visit(0, unit),
+            Self::Conv(conv) => {
+                let (m, o) = (conv.input, conv.output());
+                let (c, x, y) = (unit % m.channels, unit / m.channels % m.width, unit / (m.channels * m.width));
+                // Output position `p` has the input under kernel position `k` where `p stride + k` is the padded input.
+                for ky in 0..conv.kernel {
+                    let Some(row) = position(y + conv.padding, ky, conv.stride, o.height) else { continue };
+                    for kx in 0..conv.kernel_width {
+                        let Some(column) = position(x + conv.padding_width, kx, conv.stride, o.width) else { continue };
+                        visit(row * o.width + column, (ky * conv.kernel_width + kx) * m.channels + c);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The output position whose kernel position `k` lies on a padded input position.
+#[inline(always)]
+const fn position(padded: usize, k: usize, stride: usize, side: usize) -> Option<usize> {
+    if padded < k || !(padded - k).is_multiple_of(stride) || (padded - k) / stride >= side {
+        return None;
+    }
+    Some((padded - k) / stride)
+}
+
 /// The kind of activity that flows between two layers; see [`crate::Activity`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -268,7 +349,7 @@ pub enum Kind {
     Spikes,
     /// One spike time per neuron.
     Times,
-    /// Sorted spike times per neuron.
+    /// Spikes in continuous time.
     Trains,
     /// One real value per neuron, no time.
     Values,

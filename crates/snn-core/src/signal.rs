@@ -2,6 +2,7 @@
 
 use crate::backend::{Backend, Memory};
 use crate::error::{Error, Result, check_len};
+use crate::real::Real;
 use crate::shape::{Kind, Lanes};
 use crate::tensor::Tensor;
 
@@ -209,7 +210,7 @@ impl Spikes {
 
     /// The dense array `[B, T, N]`.
     #[must_use]
-    pub fn to_dense<R: crate::Real>(&self) -> Vec<R> {
+    pub fn to_dense<R: Real>(&self) -> Vec<R> {
         let mut dense = vec![R::ZERO; self.lanes().len()];
         for (row, out) in dense.chunks_mut(self.width.max(1)).enumerate() {
             for &unit in self.row(row) {
@@ -241,13 +242,182 @@ impl Spikes {
     }
 }
 
-/// Sorted spike times of every neuron, `[B, N, K]`, `+inf` where empty, with counts `[B, N]`.
+/// Spikes in continuous time, on the host: the events of each sample in ascending time.
+///
+/// Events at one instant come in ascending order of their units, so that the order in which they were given makes no
+/// difference.
+///
+/// ```
+/// use snn_core::Events;
+/// let mut events = Events::new(3);
+/// events.push(&[(0.01, 2), (0.04, 0), (0.04, 2)])?;
+/// let error = events.push(&[(0.02, 1), (0.01, 0)]).unwrap_err();
+/// assert_eq!(error.to_string(), "events: `time[1]` is 0.01, expected no less than the time before it");
+/// assert_eq!((events.batch(), events.len()), (1, 3));
+/// # Ok::<(), snn_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Events {
+    width: usize,
+    offsets: Vec<u32>,
+    units: Vec<u32>,
+    times: Vec<f32>,
+}
+
+impl Events {
+    /// No sample yet, of `width` units.
+    #[must_use]
+    pub fn new(width: usize) -> Self {
+        Self { width, offsets: vec![0], ..Self::default() }
+    }
+
+    /// Empties the buffer for samples of `width` units.
+    pub fn start(&mut self, width: usize) {
+        self.width = width;
+        self.offsets.clear();
+        self.offsets.push(0);
+        self.units.clear();
+        self.times.clear();
+    }
+
+    /// Appends a sample: pairs of time (s) and unit, ascending in time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Entry`] naming the first event whose time is not finite, negative or before its predecessor's;
+    /// [`Error::Unit`] for a unit that is not below the width; [`Error::Shape`] for more than `2^32` events in all. The
+    /// buffer is then as it was.
+    pub fn push(&mut self, events: &[(f32, u32)]) -> Result<()> {
+        const OP: &str = "events";
+        let mut last = 0.0;
+        for (index, &(time, unit)) in events.iter().enumerate() {
+            let wrong =
+                |want: &'static str| Err(Error::Entry { op: OP, arg: "time", index, value: f64::from(time), want });
+            if !(time.is_finite() && time >= 0.0) {
+                return wrong("a finite number of seconds, 0 or more");
+            }
+            if time < last {
+                return wrong("no less than the time before it");
+            }
+            if unit as usize >= self.width {
+                return Err(Error::Unit { op: OP, unit, width: self.width });
+            }
+            last = time;
+        }
+        let Ok(end) = u32::try_from(self.times.len() + events.len()) else {
+            let got = [self.times.len() + events.len()];
+            return Err(Error::shape(OP, "events", &got, "fewer than 2^32 events in a batch"));
+        };
+        let from = self.units.len();
+        // Minus zero is zero.
+        self.times.extend(events.iter().map(|e| e.0 + 0.0));
+        self.units.extend(events.iter().map(|e| e.1));
+        let mut at = from;
+        while at < self.times.len() {
+            let tied = self.times[at..].iter().take_while(|t| **t == self.times[at]).count();
+            self.units[at..at + tied].sort_unstable();
+            at += tied;
+        }
+        self.offsets.push(end);
+        Ok(())
+    }
+
+    /// Samples.
+    #[must_use]
+    pub fn batch(&self) -> usize {
+        self.offsets.len().saturating_sub(1)
+    }
+
+    /// Units of a sample.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Events of all samples.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.times.len()
+    }
+
+    /// Whether there is no event.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.times.is_empty()
+    }
+
+    /// Times and units of a sample.
+    #[must_use]
+    pub fn sample(&self, index: usize) -> (&[f32], &[u32]) {
+        let range = self.offsets[index] as usize..self.offsets[index + 1] as usize;
+        (&self.times[range.clone()], &self.units[range])
+    }
+}
+
+/// Spikes in continuous time on a device: the events of each sample in ascending time, ties by unit.
 #[derive(Debug)]
 pub struct Trains<M: Memory> {
-    /// Spike times, `[B, N, K]`, seconds, ascending.
-    pub times: Tensor<M>,
-    /// Spikes of each neuron, `[B, N]`.
-    pub counts: M::Buffer<u32>,
+    /// Neurons, N.
+    pub width: usize,
+    /// Where the events of each sample begin, and the end of the last: `[B + 1]`.
+    pub offsets: M::Buffer<u32>,
+    /// The neuron of each event, `[E]`.
+    pub units: M::Buffer<u32>,
+    /// The time of each event, s, `[E]`.
+    pub times: M::Buffer<M::Real>,
+}
+
+impl<M: Memory> Trains<M> {
+    /// No sample.
+    ///
+    /// # Errors
+    ///
+    /// If the device has no memory left.
+    pub fn empty(device: &M, width: usize) -> Result<Self> {
+        let (offsets, units, times) = (device.zeros(1)?, device.zeros(0)?, device.zeros(0)?);
+        Ok(Self { width, offsets, units, times })
+    }
+
+    /// Samples.
+    pub fn batch(&self, device: &M) -> usize {
+        device.len(&self.offsets).saturating_sub(1)
+    }
+
+    /// Events of all samples.
+    pub fn events(&self, device: &M) -> usize {
+        device.len(&self.times)
+    }
+
+    /// Copies from the host.
+    ///
+    /// # Errors
+    ///
+    /// If the device has no memory left.
+    pub fn upload(&mut self, device: &M, host: &Events) -> Result<()> {
+        self.width = host.width;
+        device.resize(&mut self.offsets, host.offsets.len())?;
+        device.upload(&host.offsets, &mut self.offsets)?;
+        device.resize(&mut self.units, host.len())?;
+        device.upload(&host.units, &mut self.units)?;
+        let times: Vec<M::Real> = host.times.iter().map(|&t| M::Real::lit(t.into())).collect();
+        device.resize(&mut self.times, host.len())?;
+        device.upload(&times, &mut self.times)
+    }
+
+    /// Copies to the host, times rounded to single precision.
+    ///
+    /// # Errors
+    ///
+    /// If queued work failed.
+    pub fn download(&self, device: &M) -> Result<Events> {
+        let times = device.to_host(&self.times)?;
+        Ok(Events {
+            width: self.width,
+            offsets: device.to_host(&self.offsets)?,
+            units: device.to_host(&self.units)?,
+            times: times.iter().map(|t| t.value() as f32).collect(),
+        })
+    }
 }
 
 /// What flows between two layers, for a batch.
@@ -259,7 +429,7 @@ pub enum Activity<B: Backend> {
     Spikes(B::Spikes),
     /// One spike time per neuron `[B, N]`; the end of the window means "no spike".
     Times(Tensor<B>),
-    /// Sorted spike times per neuron.
+    /// Spikes in continuous time.
     Trains(Trains<B>),
     /// One value per neuron `[B, N]`: logits, static images.
     Values(Tensor<B>),
@@ -278,7 +448,7 @@ impl<B: Backend> Activity<B> {
         }
     }
 
-    /// The axes of a gradient on this activity: `[B, T, N]`, `[B, N]`, or `[B, N, K]` for trains.
+    /// The axes of a gradient on this activity: `[B, T, N]`, `[B, N]`, or one entry per event for trains.
     #[must_use]
     pub fn shape(&self, device: &B) -> Vec<usize> {
         match self {
@@ -287,7 +457,7 @@ impl<B: Backend> Activity<B> {
                 vec![lanes.batch, lanes.steps, lanes.width]
             }
             Self::Sequence(x) | Self::Values(x) | Self::Times(x) => x.shape.clone(),
-            Self::Trains(t) => t.times.shape.clone(),
+            Self::Trains(t) => vec![t.events(device)],
         }
     }
 
@@ -321,6 +491,18 @@ impl<B: Backend> Activity<B> {
         match self {
             Self::Values(v) => Ok(v),
             other => Err(other.unwanted(layer, Kind::Values)),
+        }
+    }
+
+    /// The spike trains, or an error that names the `layer` which wanted them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Kind`] if this is another kind of activity.
+    pub fn trains(&self, layer: &str) -> Result<&Trains<B>> {
+        match self {
+            Self::Trains(t) => Ok(t),
+            other => Err(other.unwanted(layer, Kind::Trains)),
         }
     }
 

@@ -4,13 +4,15 @@
 //! the gradient. Their inner products with random directions must agree to rounding.
 
 use proptest::prelude::*;
-use snn_core::backend::{BlockOps, Leak, LeakGrad, LifOps, Memory, SpikeMemory};
+use snn_core::backend::{BlockOps, EventOps, Leak, LeakGrad, LifOps, Memory, SpikeMemory};
 use snn_core::neurons::block::{self, BlockNeuron, Start};
 use snn_core::neurons::cuba::{self, Constants, CubaNeuron, Recurrence};
+use snn_core::neurons::event::EventNeuron;
 use snn_core::neurons::lif::{self, LifKind, LifNeuron, Path};
 use snn_core::neurons::paralif::{self, BernoulliGradient, Firing, FiringMode, Generator};
 use snn_core::reference::{DenseSpikes, Reference};
-use snn_core::{Dual, Lanes, Surrogate};
+use snn_core::testkit::{Inputs, wide};
+use snn_core::{Conv, Dual, Events, Lanes, Map, Surrogate, Synapses, Trains};
 
 const SURROGATES: [Surrogate; 6] = [
     Surrogate::BLOCK,
@@ -361,5 +363,80 @@ proptest! {
         let terms: Vec<f64> = all.iter().zip(to).map(|(g, d)| g * d).collect();
         let (got, scale) = (terms.iter().sum::<f64>(), terms.iter().map(|t| t.abs()).sum::<f64>());
         prop_assert!((got - want).abs() <= 1e-10 * (scale + want.abs()), "{neuron:?}: {got} against {want}");
+    }
+}
+
+/// A layer of event-driven neurons with directions for its weights and input times.
+#[derive(Debug, Clone)]
+struct EventCase {
+    neuron: EventNeuron,
+    synapses: Synapses,
+    batch: usize,
+    seed: u64,
+}
+
+fn event_case() -> impl Strategy<Value = EventCase> {
+    let map = Map::new(4, 5, 2);
+    let synapses = prop_oneof![
+        (1_usize..9, 1_usize..9).prop_map(|(inputs, outputs)| Synapses::Dense { inputs, outputs }),
+        (1_usize..4, 1_usize..3, 0_usize..2).prop_map(move |(kernel, stride, padding)| Synapses::Conv(
+            Conv::new(map, 3, kernel, stride, padding).unwrap()
+        )),
+    ];
+    let neuron = (0.01..0.1_f64, 0.2..1.5_f64, 1_u32..12, any::<bool>()).prop_map(|(tau_s, drop, capacity, ends)| {
+        let threshold = 0.3 * tau_s;
+        let end = if ends { 0.15 } else { f64::INFINITY };
+        EventNeuron { reset: drop * threshold, ..EventNeuron::new(tau_s, threshold, end, capacity) }
+    });
+    (neuron, synapses, 1_usize..3, any::<u64>()).prop_map(|(neuron, synapses, batch, seed)| EventCase {
+        neuron,
+        synapses,
+        batch,
+        seed,
+    })
+}
+
+proptest! {
+    #[test]
+    fn event_neurons(case in event_case()) {
+        let EventCase { neuron, synapses, batch, seed } = case;
+        let mut inputs = Inputs::new(seed);
+        let width = synapses.inputs();
+        let mut host = Events::new(width);
+        for _ in 0..batch {
+            let mut times = inputs.uniform(12, 0.0, 0.1);
+            times.sort_by(f32::total_cmp);
+            let units = inputs.uniform(12, 0.0, width as f32);
+            host.push(&times.into_iter().zip(units.into_iter().map(|u| u as u32)).collect::<Vec<_>>()).unwrap();
+        }
+        let count = synapses.rows() * synapses.sites().1;
+        let (weight, to_weight) = (wide(&inputs.uniform(count, -0.8, 1.6)), wide(&inputs.uniform(count, -1.0, 1.0)));
+        let to_times = wide(&inputs.uniform(host.len(), -0.1, 0.1));
+
+        let duals = Reference::<Dual>::new();
+        let mut moving = Trains::empty(&duals, 0).unwrap();
+        moving.upload(&duals, &host).unwrap();
+        moving.times.iter_mut().zip(&to_times).for_each(|(t, &d)| t.derivative = d);
+        let moved: Vec<Dual> = weight.iter().zip(&to_weight).map(|(&w, &d)| Dual::new(w, d)).collect();
+        let (mut spikes, mut slopes) = (Trains::empty(&duals, 0).unwrap(), vec![]);
+        duals.event_forward(&neuron, &synapses, &moved, &moving, &mut spikes, &mut slopes).unwrap();
+
+        let plain = Reference::<f64>::new();
+        let mut input = Trains::empty(&plain, 0).unwrap();
+        input.upload(&plain, &host).unwrap();
+        let (mut out, mut slopes) = (Trains::empty(&plain, 0).unwrap(), vec![]);
+        plain.event_forward(&neuron, &synapses, &weight, &input, &mut out, &mut slopes).unwrap();
+        prop_assert_eq!(&out.units, &spikes.units);
+        let grad = wide(&inputs.uniform(out.times.len(), -1.0, 1.0));
+        let forward: f64 = grad.iter().zip(&spikes.times).map(|(g, t)| g * t.derivative).sum();
+        let (mut on_times, mut on_weight, mut on_input) = (grad, vec![0.0; count], vec![0.0; host.len()]);
+        plain
+            .event_backward(
+                &neuron, &synapses, &weight, &input, &out, &slopes, &mut on_times, &mut on_weight, Some(&mut on_input),
+            )
+            .unwrap();
+        let terms = on_weight.iter().zip(&to_weight).chain(on_input.iter().zip(&to_times)).map(|(g, d)| g * d);
+        let (reverse, size) = terms.fold((0.0, 0.0), |(sum, size): (f64, f64), t| (sum + t, size + t.abs()));
+        prop_assert!((forward - reverse).abs() <= 1e-10 * (1.0 + size), "{forward} {reverse} of {size}");
     }
 }

@@ -515,6 +515,11 @@ impl LinAlg for Cpu {
             let row = &logits[b * classes..(b + 1) * classes];
             let grad = &mut grad[b * classes..(b + 1) * classes];
             let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            if top == f32::NEG_INFINITY && !row.iter().any(|x| x.is_nan()) {
+                losses[b] = f32::INFINITY;
+                grad.fill(0.0);
+                continue;
+            }
             let mut sum = 0.0;
             for (g, &x) in grad.iter_mut().zip(row) {
                 *g = (x - top).exp();

@@ -72,6 +72,16 @@ fn update_piece(update: &Update, decay: f32, p: &mut [f32], g: &[f32], first: &m
                 *p -= step * *m / (v.sqrt() * root + eps);
             }
         }
+        UpdateRule::NAdam { beta1, beta2, eps } => {
+            let (b1, c1, b2, c2) = (beta1 as f32, (1.0 - beta1) as f32, beta2 as f32, (1.0 - beta2) as f32);
+            let (step, root, eps) = ((lr / bias(beta1)) as f32, (1.0 / bias(beta2).sqrt()) as f32, eps as f32);
+            for ((p, &g), (m, v)) in entries {
+                let g = g + decay * *p;
+                *m = b1 * *m + c1 * g;
+                *v = b2 * *v + c2 * (g * g);
+                *p -= step * (b1 * *m + c1 * g) / (v.sqrt() * root + eps);
+            }
+        }
         UpdateRule::Adamax { beta1, beta2, eps } => {
             let (b1, c1, b2, eps) = (beta1 as f32, (1.0 - beta1) as f32, beta2 as f32, eps as f32);
             let step = (lr / bias(beta1)) as f32;

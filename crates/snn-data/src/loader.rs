@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use snn_core::Spikes;
 use snn_core::random::Permutation;
+use snn_core::{Events, Spikes};
 
 use crate::error::{Error, Result};
 use crate::source::{Sample, Source};
@@ -19,6 +19,8 @@ use crate::transforms::{Pipeline, Scratch};
 pub enum Input {
     /// Spikes or event counts `[B, T, N]`.
     Spikes(Spikes),
+    /// Spikes in continuous time.
+    Trains(Events),
     /// Values `[B, N]`, the same in every step.
     Values(Vec<f32>),
     /// Values `[B, T, N]`, other ones in every step.

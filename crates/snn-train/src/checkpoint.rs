@@ -29,8 +29,9 @@ pub struct Progress {
     pub batch: usize,
     /// What the finished batches of the current epoch came to.
     pub scores: PartialScores,
-    /// The lowest training loss so far.
-    pub best_loss: Option<f64>,
+    /// What the best epoch so far came to, the lower the better: its training loss, or what else
+    /// [`Keep`](crate::config::Keep) chooses by.
+    pub best: Option<f64>,
     /// The epoch that gave it.
     pub best_epoch: u32,
     /// Optimiser steps since its last fresh start.
@@ -39,6 +40,8 @@ pub struct Progress {
     pub history: Vec<EpochRecord>,
     /// Seconds spent in earlier sessions, the current epoch excluded.
     pub seconds: f64,
+    /// The epoch after which training was given up, if it was.
+    pub collapsed: Option<u32>,
 }
 
 /// Sums over the finished batches of an epoch.
@@ -46,8 +49,12 @@ pub struct Progress {
 pub struct PartialScores {
     /// Samples.
     pub samples: usize,
-    /// Sum of losses.
+    /// Sum of finite losses.
     pub loss_sum: f64,
+    /// Samples with infinite loss.
+    pub infinite: usize,
+    /// Updates left out because their gradient was not finite.
+    pub skipped: usize,
     /// Correct samples.
     pub correct: usize,
     /// Hidden spikes.
@@ -59,6 +66,7 @@ impl PartialScores {
     pub fn add(&mut self, scores: Scores, spikes: u64) {
         self.samples += scores.samples;
         self.loss_sum += scores.loss_sum;
+        self.infinite += scores.infinite;
         self.correct += scores.correct;
         self.spikes += spikes;
     }
@@ -66,7 +74,8 @@ impl PartialScores {
     /// Without the spikes.
     #[must_use]
     pub fn scores(&self) -> Scores {
-        Scores { samples: self.samples, loss_sum: self.loss_sum, correct: self.correct }
+        let Self { samples, loss_sum, infinite, correct, .. } = *self;
+        Scores { samples, loss_sum, infinite, correct }
     }
 }
 
@@ -81,7 +90,7 @@ struct Manifest {
     progress: Progress,
 }
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Writes a file under its final name only when it is complete and on the disk.
 ///
@@ -288,7 +297,7 @@ impl Checkpoints {
             format: FORMAT,
             experiment: self.experiment.clone(),
             state_sha256: digest(&bytes),
-            best: progress.best_loss.map(|_| best_name(progress.best_epoch)),
+            best: progress.best.map(|_| best_name(progress.best_epoch)),
             log_bytes,
             progress: progress.clone(),
             state,

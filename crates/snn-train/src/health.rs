@@ -16,7 +16,7 @@ pub struct LayerHealth {
     /// Share of neurons that no sample made fire.
     pub silent: Option<f64>,
     /// Share of neurons that fire in more than nine of ten steps, or, if they fire once at most, at the first step of
-    /// every sample.
+    /// every sample; in continuous time, of those that fill their buffer in every sample.
     pub saturated: Option<f64>,
     /// Norm of the gradients of the layer's parameters.
     pub gradient_norm: f64,
@@ -57,6 +57,24 @@ pub fn examine<B: Backend>(device: &B, stack: &Stack<B>) -> Result<Vec<LayerHeal
             health.spikes_per_sample = Some(spikes.events() as f64 / lanes.batch.max(1) as f64);
             health.saturated = Some(share(stuck.count()));
             health.silent = Some(share(fired.iter().filter(|&&f| f == 0).count()));
+        }
+        if let Some(trains) = layer.trains() {
+            let signal = layer.output_signal();
+            let (width, batch) = (signal.width(), trains.batch(device));
+            let mut counts = device.zeros::<u32>(batch * width)?;
+            device.count_trains(trains, &mut counts)?;
+            let counts = device.to_host(&counts)?;
+            let share = |is: &dyn Fn(u32) -> bool, all: bool| {
+                let neurons = (0..width).filter(|n| {
+                    let mut own = counts.iter().skip(*n).step_by(width).map(|&c| is(c));
+                    if all { own.all(|x| x) } else { !own.any(|x| x) }
+                });
+                neurons.count() as f64 / width as f64
+            };
+            health.spikes_per_sample = Some(trains.events(device) as f64 / batch.max(1) as f64);
+            health.silent = Some(share(&|count| count > 0, false));
+            // A buffer of one is full at the first spike: that says nothing.
+            health.saturated = (signal.steps > 1).then(|| share(&|count| count as usize >= signal.steps, true));
         }
         report.push(health);
     }

@@ -5,6 +5,7 @@
 //! * [`losses`], [`optim`], [`schedule`] — what closes the loop; [`trainer`] — the loop itself.
 //! * [`checkpoint`] — atomic, resumed with the same bits; [`log`](mod@log) — JSON lines and TensorBoard.
 //! * [`interchange`] — weights of other programs, read and written.
+//! * [`monitor`] — accuracy, losses, silent neurons and spikes over parts of epochs, and snapshots of activity.
 //! * [`health`] — silent, saturated and exploding layers, with a hint on what to change.
 //!
 //! No argument parsing and no printing: a run reports to an [`Observer`].
@@ -17,11 +18,13 @@ pub mod interchange;
 pub mod layers;
 pub mod log;
 pub mod losses;
+pub mod monitor;
 pub mod optim;
 pub mod presets;
 pub mod schedule;
 pub mod stack;
 pub mod trainer;
+mod watch;
 
 pub use config::Experiment;
 pub use error::{Error, Result};

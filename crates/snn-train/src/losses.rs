@@ -19,8 +19,10 @@ pub struct CrossEntropy<B: Backend> {
 pub struct Scores {
     /// Samples.
     pub samples: usize,
-    /// Sum of the samples' losses.
+    /// Sum of the samples' losses, those that are infinite left out.
     pub loss_sum: f64,
+    /// Samples with infinite loss: of a network in continuous time, one whose class did not fire.
+    pub infinite: usize,
     /// Samples whose largest logit is that of their class.
     pub correct: usize,
 }
@@ -30,13 +32,23 @@ impl Scores {
     pub fn add(&mut self, other: Self) {
         self.samples += other.samples;
         self.loss_sum += other.loss_sum;
+        self.infinite += other.infinite;
         self.correct += other.correct;
     }
 
-    /// Mean loss.
+    /// Mean loss of the samples that have a finite one; infinite if none has.
     #[must_use]
     pub fn loss(&self) -> f64 {
-        self.loss_sum / self.samples.max(1) as f64
+        match self.samples - self.infinite {
+            0 if self.samples > 0 => f64::INFINITY,
+            finite => self.loss_sum / finite.max(1) as f64,
+        }
+    }
+
+    /// Share of samples with infinite loss.
+    #[must_use]
+    pub fn infinite_share(&self) -> f64 {
+        self.infinite as f64 / self.samples.max(1) as f64
     }
 
     /// Share of correct samples.
@@ -79,7 +91,10 @@ fn scores<B: Backend>(device: &B, losses: &B::Buffer<B::Real>, logits: &Tensor<B
     let values = device.to_host(&logits.data)?;
     let classes = logits.len() / labels.len().max(1);
     let correct = values.chunks(classes.max(1)).zip(labels).filter(|(row, label)| argmax(row) == **label as usize);
-    Ok(Scores { samples: labels.len(), loss_sum: losses.iter().map(|l| l.value()).sum(), correct: correct.count() })
+    let losses = losses.iter().map(|l| l.value());
+    let infinite = losses.clone().filter(|&l| l == f64::INFINITY).count();
+    let loss_sum = losses.filter(|&l| l != f64::INFINITY).sum();
+    Ok(Scores { samples: labels.len(), loss_sum, infinite, correct: correct.count() })
 }
 
 /// The loss of a configuration: cross entropy of labels, plain or smoothed, or squared error.
@@ -114,10 +129,11 @@ impl<B: Backend> Loss<B> {
             LossConfig::CrossEntropy { label_smoothing: 0.0 } => return self.hard.forward(device, logits, labels),
             LossConfig::CrossEntropy { label_smoothing } => (1.0 - label_smoothing, label_smoothing),
             LossConfig::Mse => (1.0, 0.0),
+            LossConfig::Targets { on, off } => (on - off, off),
         };
         let outputs = logits.values("the loss")?;
         let classes = outputs.len() / labels.len().max(1);
-        let other = other / classes as f64;
+        let other = if let LossConfig::CrossEntropy { .. } = self.config { other / classes as f64 } else { other };
         let mut shares = vec![B::Real::lit(other); outputs.len()];
         for (row, &label) in shares.chunks_mut(classes.max(1)).zip(labels) {
             match row.get_mut(label as usize) {
@@ -133,10 +149,18 @@ impl<B: Backend> Loss<B> {
         let CrossEntropy { losses, grad, .. } = &mut self.hard;
         device.resize(losses, labels.len())?;
         grad.resize(device, &outputs.shape)?;
-        if self.config == LossConfig::Mse {
-            device.squared_error(classes, &outputs.data, &self.shares, losses, &mut grad.data)?;
-        } else {
-            device.soft_cross_entropy(classes, &outputs.data, &self.shares, losses, &mut grad.data)?;
+        match self.config {
+            LossConfig::CrossEntropy { .. } => {
+                device.soft_cross_entropy(classes, &outputs.data, &self.shares, losses, &mut grad.data)?;
+            }
+            LossConfig::Mse => device.squared_error(classes, &outputs.data, &self.shares, losses, &mut grad.data)?,
+            LossConfig::Targets { .. } => {
+                device.squared_error(classes, &outputs.data, &self.shares, losses, &mut grad.data)?;
+                // Half the sum in place of the mean.
+                let factor = 0.5 * classes as f64;
+                device.scale(factor, losses)?;
+                device.scale(factor, &mut grad.data)?;
+            }
         }
         scores(device, losses, outputs, labels)
     }

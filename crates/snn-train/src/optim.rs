@@ -87,6 +87,7 @@ impl<B: Backend> Optimiser<B> {
             OptimiserKind::Sgd => UpdateRule::Sgd { momentum: c.momentum, nesterov: c.nesterov },
             OptimiserKind::Adam => UpdateRule::Adam { beta1: c.beta1, beta2: c.beta2, eps: c.eps, decoupled: false },
             OptimiserKind::AdamW => UpdateRule::Adam { beta1: c.beta1, beta2: c.beta2, eps: c.eps, decoupled: true },
+            OptimiserKind::NAdam => UpdateRule::NAdam { beta1: c.beta1, beta2: c.beta2, eps: c.eps },
             OptimiserKind::Adamax => UpdateRule::Adamax { beta1: c.beta1, beta2: c.beta2, eps: c.eps },
         };
         let slots = stack.parameters_mut().filter(|p| p.learnable).zip(&mut self.moments).map(|(p, m)| {

@@ -27,7 +27,7 @@ impl ScheduleConfig {
                 factor.powi(epochs.iter().filter(|&&m| m <= finished).count() as i32)
             }
             Self::Exponential { factor } => factor.powi(finished as i32),
-            Self::Step { every, factor } => factor.powi((finished / every.max(&1)) as i32),
+            Self::Step { every, factor, floor } => factor.powi((finished / every.max(&1)) as i32).max(*floor),
             Self::Cosine { warmup, .. } if finished < *warmup => f64::from(finished + 1) / f64::from(warmup + 1),
             Self::Cosine { warmup, floor } => {
                 let done = f64::from(finished - warmup) / f64::from(epochs.saturating_sub(*warmup).max(1));

@@ -2,7 +2,7 @@
 
 use snn_core::neurons::block::{BlockNeuron, Start};
 use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
-use snn_core::{Activity, Backend, Conv, Kind, Layer, Mode, Parameter, Pass, Signal, Tensor};
+use snn_core::{Activity, Backend, Conv, Kind, Layer, Mode, Parameter, Pass, Signal, Tensor, Trains};
 
 use crate::config::{LayerConfig, LeakyConfig, ModelConfig, NeuronConfig, ReadoutNeuron, ResetPath};
 use crate::error::{Error, Result};
@@ -12,7 +12,9 @@ use crate::layers::decay::Decay;
 use crate::layers::lif::LifCell;
 use crate::layers::paralif::ParaLifCell;
 use crate::layers::project::{self, Around};
-use crate::layers::{AvgPool, Cell, Clocked, Dropout, PoolLayer, Projection, Readout, ReluLayer};
+use crate::layers::{
+    AvgPool, Cell, Clocked, Dropout, EventLayer, MergeLayer, PoolLayer, Projection, Readout, ReluLayer, TrainReader,
+};
 
 /// A chain of layers on a device.
 #[derive(Debug)]
@@ -45,7 +47,19 @@ impl<B: Backend> Stack<B> {
                 gives: signal.to_string(),
             };
             let built: Box<dyn Layer<B>> = match layer {
+                LayerConfig::Dense { width, neuron: NeuronConfig::Event(c), init, skip, norm, delays, .. } => {
+                    let foreign = [("skip", *skip), ("norm", norm.is_some()), ("delays", delays.is_some())];
+                    in_continuous_time(i, signal, &foreign)?;
+                    Box::new(EventLayer::dense(device, signal, *width, c, *init, id).map_err(at)?)
+                }
+                LayerConfig::Pool { window, window_width } if signal.kind == Kind::Trains => {
+                    let sides = [*window, window_width.unwrap_or(*window)];
+                    let merge = MergeLayer::new(device, signal, sides);
+                    let wide = |e| misfit(format!("pool {}x{}", sides[0], sides[1]), format!("a map; {e}"));
+                    Box::new(merge.map_err(wide)?)
+                }
                 LayerConfig::Dense { width, neuron, init, skip, bias, norm, delays } => {
+                    not_in_continuous_time(i, signal)?;
                     let output = Signal::flat(Kind::Spikes, steps, *width);
                     if *skip && (signal.kind != Kind::Spikes || signal.width() != *width) {
                         return Err(Error::Fit {
@@ -85,6 +99,14 @@ impl<B: Backend> Stack<B> {
                     let zeros = [*padding, padding_width.unwrap_or(*padding)];
                     let conv = Conv::rectangle(signal.map, *channels, sides, *stride, zeros)
                         .map_err(|e| misfit(format!("conv {}x{}", sides[0], sides[1]), format!("a map; {e}")))?;
+                    if let NeuronConfig::Event(c) = neuron {
+                        in_continuous_time(i, signal, &[("norm", norm.is_some())])?;
+                        let layer = EventLayer::convolution(device, signal, conv, c, *init, id).map_err(at)?;
+                        signal = layer.output_signal();
+                        layers.push(Box::new(layer));
+                        continue;
+                    }
+                    not_in_continuous_time(i, signal)?;
                     let output = Signal { kind: Kind::Spikes, steps, map: conv.output() };
                     let around = Around { bias: *bias, norm: *norm, gain: std::mem::replace(&mut gain, 1.0) };
                     let conv = project::convolution(device, conv, *init, around, id).map_err(at)?;
@@ -109,6 +131,7 @@ impl<B: Backend> Stack<B> {
                     Box::new(pool.map_err(|e| misfit(format!("a map; {e}")))?)
                 }
                 LayerConfig::Dropout { p } => {
+                    not_in_continuous_time(i, signal)?;
                     if signal.kind == Kind::Spikes {
                         gain *= Dropout::<B>::gain(*p);
                     }
@@ -119,6 +142,16 @@ impl<B: Backend> Stack<B> {
             layers.push(built);
         }
         let last = layers.len();
+        if let ReadoutNeuron::Event(c) = &config.readout.neuron {
+            in_continuous_time(last, signal, &[("delays", config.readout.delays.is_some())])?;
+            let at = |e: snn_core::Error| Error::config("model.readout", e.to_string());
+            let neurons = EventLayer::dense(device, signal, classes, &c.cell, config.readout.init, (seed, last));
+            let neurons = neurons.map_err(at)?;
+            let reader = TrainReader::new(device, neurons.output_signal(), c.read.into())?;
+            layers.push(Box::new(neurons));
+            layers.push(Box::new(reader));
+            return Self::new(device, input, layers);
+        }
         if !matches!(signal.kind, Kind::Spikes | Kind::Sequence) {
             return Err(Error::Fit {
                 first: previous(last),
@@ -168,6 +201,18 @@ impl<B: Backend> Stack<B> {
     /// The layers, from the input on.
     pub fn layers(&self) -> impl ExactSizeIterator<Item = &dyn Layer<B>> {
         self.layers.iter().map(|l| &**l)
+    }
+
+    /// Whether the model works in continuous time: its last layer reads spike trains.
+    #[must_use]
+    pub fn is_event_driven(&self) -> bool {
+        self.layers.last().is_some_and(|l| l.input().kind == Kind::Trains)
+    }
+
+    /// The spike trains of the output neurons of a model in continuous time, after a forward pass.
+    #[must_use]
+    pub fn output_trains(&self) -> Option<&Trains<B>> {
+        self.layers.iter().rev().find_map(|l| l.trains()).filter(|_| self.is_event_driven())
     }
 
     /// All parameters with the index of their layer, in a fixed order.
@@ -260,6 +305,39 @@ impl<B: Backend> Stack<B> {
     }
 }
 
+/// Checks that an event-driven layer is given spike trains and asked for nothing that needs time steps.
+fn in_continuous_time(i: usize, given: Signal, foreign: &[(&str, bool)]) -> Result<()> {
+    if given.kind != Kind::Trains {
+        return Err(Error::Fit {
+            first: previous(i),
+            second: i,
+            name: "event-driven neurons".into(),
+            takes: "spike trains, such as data.encode = { kind = \"times\", window_ms = 100 }".into(),
+            gives: given.to_string(),
+        });
+    }
+    match foreign.iter().find(|(_, asked)| *asked) {
+        Some((key, _)) => {
+            Err(Error::config(format!("layer {i}: {key}"), "event-driven neurons have no such thing: leave it out"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Refuses spike trains where a layer works in time steps.
+fn not_in_continuous_time(i: usize, given: Signal) -> Result<()> {
+    if given.kind != Kind::Trains {
+        return Ok(());
+    }
+    Err(Error::Fit {
+        first: previous(i),
+        second: i,
+        name: "in time steps".into(),
+        takes: "spikes in steps, a sequence or values".into(),
+        gives: given.to_string(),
+    })
+}
+
 /// How messages call what comes before layer `i`.
 fn previous(i: usize) -> String {
     i.checked_sub(1).map_or_else(|| "the input".into(), |p| format!("layer {p}"))
@@ -290,6 +368,7 @@ fn clocked<B: Backend>(
         NeuronConfig::Multi(c) => Box::new(LifCell::new(lif(c, LifKind::Multi { reset: path(c) }), decay(c)?)),
         NeuronConfig::Paralif(c) => Box::new(ParaLifCell::new(device, c, width, id)?),
         NeuronConfig::Cuba(c) => Box::new(CubaCell::new(device, c, width, id)?),
+        NeuronConfig::Event(_) => unreachable!("event-driven layers are built before"),
         NeuronConfig::Relu(_) => return Ok(Box::new(ReluLayer::new(device, input, output, projection)?)),
     };
     Ok(Box::new(Clocked::new(device, input, output, projection, cell, skip)?))

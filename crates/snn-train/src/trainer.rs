@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use snn_core::{Activity, Backend, Kind, Pass, Real, Signal, Tensor};
+use snn_core::backend::TrainReadout;
+use snn_core::{Activity, Backend, Kind, Layer, Pass, Real, Signal, Tensor, Trains};
 use snn_data::{Batch, Encode, Input, Loader, LoaderOptions, OpenOptions, Pipeline, Sample, Source};
 
 use crate::checkpoint::{self, Checkpoints, Progress};
@@ -13,22 +14,31 @@ use crate::config::{Experiment, Keep, RateConfig, TrainConfig};
 use crate::error::{Error, Result};
 use crate::health::{self, LayerHealth};
 use crate::log::{JsonLines, TensorBoard};
-use crate::losses::{Loss, Scores};
+use crate::losses::{Loss, Scores, argmax};
+use crate::monitor::{MonitorRecord, Phase};
 use crate::optim::{self, Optimiser};
 use crate::schedule::Turn;
 use crate::stack::Stack;
+use crate::watch::Watch;
 
 /// One finished epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
     /// The epoch, from 1.
     pub epoch: u32,
-    /// Mean training loss.
+    /// Mean training loss; infinite, and absent in JSON, if no sample has a finite one.
+    #[serde(deserialize_with = "infinite_if_absent")]
     pub loss: f64,
     /// Training accuracy, measured while the weights moved.
     pub accuracy: f64,
     /// Hidden spikes per training sample.
     pub spikes_per_sample: f64,
+    /// Share of training samples with infinite loss, which the mean leaves out: their class did not fire.
+    #[serde(default)]
+    pub infinite_share: f64,
+    /// Updates left out because their gradient was not finite.
+    #[serde(default)]
+    pub skipped_updates: usize,
     /// The learning rate.
     pub learning_rate: f64,
     /// Test accuracy, if it was measured after this epoch.
@@ -43,6 +53,11 @@ pub struct EpochRecord {
     pub data_seconds: f64,
 }
 
+/// JSON has no infinity.
+fn infinite_if_absent<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
+}
+
 /// What an evaluation came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
@@ -50,12 +65,17 @@ pub struct Evaluation {
     pub samples: usize,
     /// Share of correct samples.
     pub accuracy: f64,
-    /// Mean loss.
+    /// Mean loss; infinite, and absent in JSON, if no sample has a finite one.
+    #[serde(deserialize_with = "infinite_if_absent")]
     pub loss: f64,
+    /// Share of samples with infinite loss.
+    pub infinite_share: f64,
     /// Hidden spikes per sample.
     pub spikes_per_sample: f64,
-    /// The same for every spiking layer.
+    /// The same for every spiking layer; in continuous time the output neurons come last.
     pub spikes_per_layer: Vec<f64>,
+    /// Of a model in continuous time: the share of correct samples by other ways of reading its output spikes.
+    pub readings: Vec<(String, f64)>,
 }
 
 /// What a run came to.
@@ -64,6 +84,7 @@ pub struct Summary {
     /// Test accuracy of the result.
     pub test_accuracy: f64,
     /// Test loss of the result.
+    #[serde(deserialize_with = "infinite_if_absent")]
     pub test_loss: f64,
     /// Hidden spikes per test sample.
     pub spikes_per_sample: f64,
@@ -75,6 +96,8 @@ pub struct Summary {
     pub parameters: usize,
     /// The data's label if it is no published set.
     pub data_label: Option<String>,
+    /// The epoch after which the run was given up because it had collapsed.
+    pub collapsed: Option<u32>,
     /// Every epoch.
     pub history: Vec<EpochRecord>,
 }
@@ -91,6 +114,10 @@ pub trait Observer {
     }
     /// An epoch is done.
     fn epoch(&mut self, record: &EpochRecord) {
+        let _ = record;
+    }
+    /// A monitor has something to say.
+    fn monitor(&mut self, record: &MonitorRecord) {
         let _ = record;
     }
     /// The layers' state on the first batch of an epoch.
@@ -290,6 +317,14 @@ impl<B: Backend> Upload<B> {
                     device.upload_spikes(host, spikes)?;
                 }
             }
+            Input::Trains(host) => {
+                if self.activity.kind() != Kind::Trains {
+                    self.activity = Activity::Trains(Trains::empty(device, 0)?);
+                }
+                if let Activity::Trains(trains) = &mut self.activity {
+                    trains.upload(device, host)?;
+                }
+            }
             Input::Values(host) => {
                 self.dense(device, Kind::Values, &[batch.labels.len(), self.signal.width()], host)?;
             }
@@ -302,10 +337,19 @@ impl<B: Backend> Upload<B> {
     }
 }
 
-/// Hidden spikes of the last forward pass, per spiking layer.
-fn hidden_spikes<B: Backend>(device: &B, stack: &Stack<B>) -> Result<Vec<u64>> {
-    let spikes = stack.layers().filter_map(|l| l.spikes());
-    spikes.map(|s| Ok(device.events_per_sample(s)?.into_iter().map(u64::from).sum())).collect()
+/// Spikes of the last forward pass, per spiking layer; in continuous time the output neurons come last.
+fn spikes_per_layer<B: Backend>(device: &B, stack: &Stack<B>) -> Result<Vec<u64>> {
+    let of = |layer: &dyn Layer<B>| match (layer.spikes(), layer.trains()) {
+        (Some(spikes), _) => Some(device.events_per_sample(spikes).map(|n| n.into_iter().map(u64::from).sum())),
+        (None, Some(trains)) => Some(Ok(trains.events(device) as u64)),
+        (None, None) => None,
+    };
+    Ok(stack.layers().filter_map(of).collect::<snn_core::Result<_>>()?)
+}
+
+/// Of the spikes of all layers those of hidden neurons.
+fn hidden<'a, B: Backend, T>(stack: &Stack<B>, layers: &'a [T]) -> &'a [T] {
+    &layers[..layers.len() - usize::from(stack.is_event_driven())]
 }
 
 /// The logits of a batch in evaluation: the mean over several passes, which differ where neurons fire at random.
@@ -407,30 +451,84 @@ pub fn evaluate<B: Backend>(
     split: &Split,
     config: &TrainConfig,
 ) -> Result<Evaluation> {
+    evaluate_seen(device, stack, split, config, |_, _, _, _| Ok(()))
+}
+
+/// As [`evaluate`]; `seen` is called after every batch.
+fn evaluate_seen<B: Backend>(
+    device: &B,
+    stack: &mut Stack<B>,
+    split: &Split,
+    config: &TrainConfig,
+    mut seen: impl FnMut(&Stack<B>, &Batch, Scores, &Loss<B>) -> Result<()>,
+) -> Result<Evaluation> {
     let mut scores = Scores::default();
     let mut spikes: Vec<u64> = Vec::new();
     let mut upload = Upload::new(device, split.pipeline.signal());
     let mut loss = Loss::new(device, config.loss)?;
     let mut logits = MeanLogits::new(device, config.evaluate_draws)?;
+    let mut readings = Readings::new(device, stack)?;
     for next in split.loader(LoaderOptions { batch: config.batch, ..LoaderOptions::default() })? {
         let next = next?;
         let input = upload.batch(device, &next)?;
         let logits = logits.run(device, stack, input, next.index, |stack| {
-            let layers = hidden_spikes(device, stack)?;
+            let layers = spikes_per_layer(device, stack)?;
             spikes.resize(layers.len(), 0);
             spikes.iter_mut().zip(layers).for_each(|(sum, n)| *sum += n);
             Ok(())
         })?;
-        scores.add(loss.forward(device, logits, &next.labels)?);
+        let batch = loss.forward(device, logits, &next.labels)?;
+        scores.add(batch);
+        readings.add(device, stack, &next.labels)?;
+        seen(stack, &next, batch, &loss)?;
     }
     let per_sample = |n: u64| n as f64 / (scores.samples.max(1) * config.evaluate_draws.max(1) as usize) as f64;
     Ok(Evaluation {
         samples: scores.samples,
         accuracy: scores.accuracy(),
         loss: scores.loss(),
-        spikes_per_sample: per_sample(spikes.iter().sum()),
+        infinite_share: scores.infinite_share(),
+        spikes_per_sample: per_sample(hidden(stack, &spikes).iter().sum()),
         spikes_per_layer: spikes.into_iter().map(per_sample).collect(),
+        readings: readings.shares(scores.samples),
     })
+}
+
+/// The ways in which the output spikes of a model in continuous time can be read, whatever it was trained for.
+struct Readings<B: Backend> {
+    ways: Vec<(&'static str, TrainReadout, usize)>,
+    values: B::Buffer<B::Real>,
+}
+
+impl<B: Backend> Readings<B> {
+    fn new(device: &B, stack: &Stack<B>) -> Result<Self> {
+        let ways: &[_] = match stack.is_event_driven() {
+            true => &[
+                ("count", TrainReadout::Count, 0),
+                ("first spike", TrainReadout::FirstSpike { tau: 1.0 }, 0),
+                ("decaying count", TrainReadout::Decay { rate: 1.0, exact: true }, 0),
+            ],
+            false => &[],
+        };
+        Ok(Self { ways: ways.to_vec(), values: device.zeros(0)? })
+    }
+
+    fn add(&mut self, device: &B, stack: &Stack<B>, labels: &[u32]) -> Result<()> {
+        let Some(trains) = stack.output_trains() else { return Ok(()) };
+        for (_, way, correct) in &mut self.ways {
+            device.resize(&mut self.values, labels.len() * trains.width)?;
+            device.read_trains(way, trains, &mut self.values)?;
+            let values = device.to_host(&self.values)?;
+            let rows = values.chunks(trains.width.max(1)).zip(labels);
+            *correct += rows.filter(|(row, label)| argmax(row) == **label as usize).count();
+        }
+        Ok(())
+    }
+
+    fn shares(&self, samples: usize) -> Vec<(String, f64)> {
+        let share = |correct: usize| correct as f64 / samples.max(1) as f64;
+        self.ways.iter().map(|&(name, _, correct)| (name.to_owned(), share(correct))).collect()
+    }
 }
 
 /// The model of an experiment for the data of a split.
@@ -461,6 +559,7 @@ enum LogLine<'a> {
     Batch { epoch: u32, batch: usize, loss: f64, spikes_per_sample: f64 },
     Health { epoch: u32, layers: &'a [LayerHealth] },
     Epoch(&'a EpochRecord),
+    Monitor(&'a MonitorRecord),
     Result(&'a Summary),
 }
 
@@ -526,7 +625,11 @@ pub fn run<B: Backend>(
     if let (Some(log), 0) = (&mut log, log_bytes) {
         log.write(&LogLine::Run { info: &info, experiment: &text })?;
     }
+    let monitor = experiment.train.monitor;
+    let watch = if monitor.per_epoch > 0 { Some(Watch::new(device, &stack, monitor.snapshots)?) } else { None };
     let mut session = Session {
+        watch,
+        started: Instant::now(),
         upload: Upload::new(device, train.pipeline.signal()),
         loss: Loss::new(device, experiment.train.loss)?,
         best: None,
@@ -543,7 +646,7 @@ pub fn run<B: Backend>(
         board,
         observer,
     };
-    while session.progress.epoch < experiment.train.epochs {
+    while session.progress.epoch < experiment.train.epochs && session.progress.collapsed.is_none() {
         session.epoch()?;
     }
     session.finish(&info)
@@ -561,6 +664,9 @@ struct Session<'a, B: Backend> {
     upload: Upload<B>,
     loss: Loss<B>,
     progress: Progress,
+    watch: Option<Watch<B>>,
+    // When the current epoch began.
+    started: Instant,
     // The best weights of a run that writes no checkpoints.
     best: Option<Vec<Vec<B::Real>>>,
     checkpoints: Option<Checkpoints>,
@@ -584,13 +690,14 @@ impl<B: Backend> Session<'_, B> {
         let finished = self.progress.epoch;
         if self.progress.batch == 0
             && config.schedule.turn(finished) == Turn::ReloadBest
-            && self.progress.best_loss.is_some()
+            && self.progress.best.is_some()
         {
             self.load_best()?;
             self.optimiser.reset(self.device)?;
         }
         let learning_rate = config.optimiser.learning_rate * config.schedule.factor(finished, config.epochs);
         let start = Instant::now();
+        self.started = start;
         self.stack.set_epoch(self.device, finished, config.epochs)?;
         let mut clock = Clock::default();
         let mut loader = self.train.loader(LoaderOptions {
@@ -634,17 +741,23 @@ impl<B: Backend> Session<'_, B> {
             scores.loss_sum += penalty.value * scores.samples as f64;
             self.stack.set_rate_gradient(penalty.on_spikes, penalty.on_recurrent);
         }
-        let spikes: u64 = hidden_spikes(device, &self.stack)?.into_iter().sum();
+        let spikes: u64 = hidden(&self.stack, &spikes_per_layer(device, &self.stack)?).iter().sum();
+        if let Some(watch) = &mut self.watch {
+            watch.batch(device, Phase::Train, &self.stack, &batch.labels, (scores, &self.loss))?;
+        }
         clock.forward += start.elapsed().as_secs_f64();
-        if !scores.loss_sum.is_finite() {
+        let events = self.stack.is_event_driven();
+        if !scores.loss_sum.is_finite() || (scores.infinite > 0 && !events) {
             let hint = "lower train.optimiser.learning_rate or set train.clip_norm".into();
             return Err(Error::Diverged { loss: scores.loss(), epoch, batch: batch.index + 1, hint });
         }
         let start = Instant::now();
         self.stack.backward(device, input, self.loss.grad())?;
-        if config.clip_norm > 0.0 {
-            optim::clip_norm(device, &mut self.stack, config.clip_norm)?;
-        }
+        let norm = match config.clip_norm {
+            0.0 if events => optim::gradient_norm(device, &self.stack)?,
+            0.0 => 0.0,
+            limit => optim::clip_norm(device, &mut self.stack, limit)?,
+        };
         if batch.index == 0 {
             let report = health::examine(device, &self.stack)?;
             self.observer.health(epoch, &report);
@@ -652,7 +765,12 @@ impl<B: Backend> Session<'_, B> {
                 log.write(&LogLine::Health { epoch, layers: &report })?;
             }
         }
-        self.optimiser.update(device, &mut self.stack, learning_rate)?;
+        // Event-driven neurons that hardly reach their threshold have gradients without a bound.
+        if events && !norm.is_finite() {
+            self.progress.scores.skipped += 1;
+        } else {
+            self.optimiser.update(device, &mut self.stack, learning_rate)?;
+        }
         clock.backward += start.elapsed().as_secs_f64();
 
         self.progress.scores.add(scores, spikes);
@@ -661,6 +779,13 @@ impl<B: Backend> Session<'_, B> {
         let spikes_per_sample = spikes as f64 / scores.samples.max(1) as f64;
         if let (Some(log), true) = (&mut self.log, self.options.log_batches) {
             log.write(&LogLine::Batch { epoch, batch: batch.index + 1, loss: scores.loss(), spikes_per_sample })?;
+        }
+        // A record is due where another part of the epoch is over.
+        let per_epoch = config.monitor.per_epoch as usize;
+        let part = |done: usize| done * per_epoch / batches.max(1);
+        if part(batch.index + 1) > part(batch.index) {
+            let at = f64::from(epoch - 1) + (batch.index + 1) as f64 / batches as f64;
+            self.monitor(Phase::Train, at, (self.started.elapsed().as_secs_f64(), Some(learning_rate)))?;
         }
         let so_far = self.progress.scores.scores();
         self.observer.batch(&BatchProgress {
@@ -680,13 +805,16 @@ impl<B: Backend> Session<'_, B> {
         let sums = std::mem::take(&mut self.progress.scores);
         let scores = sums.scores();
         let every = config.evaluate_every;
-        let wanted = every > 0 && finished.is_multiple_of(every) && finished < config.epochs;
-        let test = if wanted { Some(evaluate(self.device, &mut self.stack, &self.test, config)?) } else { None };
+        let choosing = config.keep == Keep::BestTestAccuracy;
+        let wanted = every > 0 && finished.is_multiple_of(every) && (finished < config.epochs || choosing);
+        let test = if wanted { Some(self.measure(finished)?) } else { None };
         let record = EpochRecord {
             epoch: finished,
             loss: scores.loss(),
             accuracy: scores.accuracy(),
             spikes_per_sample: sums.spikes as f64 / scores.samples.max(1) as f64,
+            infinite_share: scores.infinite_share(),
+            skipped_updates: sums.skipped,
             learning_rate,
             test_accuracy: test.map(|t| t.accuracy),
             seconds,
@@ -711,9 +839,24 @@ impl<B: Backend> Session<'_, B> {
         self.progress.seconds += seconds;
         self.progress.epoch = finished;
         self.progress.batch = 0;
+        let rank = match config.keep {
+            Keep::BestTrainingLoss | Keep::Last => record.loss,
+            Keep::BestTrainingAccuracy => -record.accuracy,
+            Keep::BestTestAccuracy => -record.test_accuracy.unwrap_or_default(),
+        };
+        let top = self.progress.history.iter().fold(0.0_f64, |top, r| top.max(r.accuracy));
+        if record.accuracy < config.collapse * top {
+            self.progress.collapsed = Some(finished);
+            let (now, top) = (100.0 * record.accuracy, 100.0 * top);
+            self.observer.note(&format!(
+                "collapsed: training accuracy {now:.1} % after epoch {finished}, at best {top:.1} %; the run ends here \
+                 with the weights of epoch {}",
+                self.progress.best_epoch
+            ));
+        }
         self.progress.history.push(record);
-        if self.progress.best_loss.is_none_or(|best| scores.loss() < best) {
-            (self.progress.best_loss, self.progress.best_epoch) = (Some(scores.loss()), finished);
+        if rank.is_finite() && self.progress.best.is_none_or(|best| rank < best) {
+            (self.progress.best, self.progress.best_epoch) = (Some(rank), finished);
             match &self.checkpoints {
                 Some(checkpoints) => checkpoints.save_best(self.device, &self.stack, finished)?,
                 None => {
@@ -723,6 +866,36 @@ impl<B: Backend> Session<'_, B> {
             }
         }
         self.save()
+    }
+
+    /// Measures the test set, and writes down what the monitors say of it.
+    fn measure(&mut self, finished: u32) -> Result<Evaluation> {
+        let (device, config) = (self.device, &self.experiment.train);
+        let start = Instant::now();
+        let mut watch = self.watch.take();
+        let test = evaluate_seen(device, &mut self.stack, &self.test, config, |stack, batch, scores, loss| {
+            let Some(watch) = &mut watch else { return Ok(()) };
+            if batch.index == 0 && config.monitor.snapshots {
+                watch.keep_raster(device, stack, batch.labels[0])?;
+            }
+            watch.batch(device, Phase::Test, stack, &batch.labels, (scores, loss))
+        })?;
+        self.watch = watch;
+        if let (Some(watch), Some(out)) = (&mut self.watch, &self.options.out)
+            && let Some(snapshot) = watch.snapshot(finished)
+        {
+            snapshot.write(out)?;
+        }
+        self.monitor(Phase::Test, f64::from(finished), (start.elapsed().as_secs_f64(), None))?;
+        Ok(test)
+    }
+
+    /// Writes down what the monitors of a phase say.
+    fn monitor(&mut self, phase: Phase, epoch: f64, time_and_rate: (f64, Option<f64>)) -> Result<()> {
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        let record = watch.record(self.device, phase, &self.stack, epoch, time_and_rate)?;
+        self.observer.monitor(&record);
+        self.log.as_mut().map_or(Ok(()), |log| log.write(&LogLine::Monitor(&record)))
     }
 
     fn save(&mut self) -> Result<()> {
@@ -745,7 +918,8 @@ impl<B: Backend> Session<'_, B> {
 
     fn finish(mut self, info: &RunInfo) -> Result<Summary> {
         let config = &self.experiment.train;
-        if config.keep == Keep::BestTrainingLoss && self.progress.best_loss.is_some() {
+        let last = config.keep == Keep::Last && self.progress.collapsed.is_none();
+        if !last && self.progress.best.is_some() {
             self.load_best()?;
         }
         let test = evaluate(self.device, &mut self.stack, &self.test, config)?;
@@ -764,6 +938,7 @@ impl<B: Backend> Session<'_, B> {
             epoch_seconds,
             parameters: info.parameters,
             data_label: info.data_label.clone(),
+            collapsed: self.progress.collapsed,
             history,
         };
         if let Some(log) = &mut self.log {

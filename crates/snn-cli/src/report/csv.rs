@@ -2,8 +2,9 @@
 //!
 //! A figure becomes one long table, a row per drawn number: `panel, title, kind, series, x, y, value, low, high`.
 //! `value` is the quantity drawn; `x` its position or category; `y` is used by heat maps (row) and rasters (unit).
+//! A box has a row `boxes` (median and quartiles), a row `whiskers` (their ends), and a row `sample` for each value.
 
-use super::figure::{Bars, Figure, Kind, Lines, Point};
+use super::figure::{Bars, BoxStatistics, Figure, Kind, Lines, Point};
 
 /// The columns of a figure's file.
 pub(crate) const COLUMNS: [&str; 9] = ["panel", "title", "kind", "series", "x", "y", "value", "low", "high"];
@@ -32,6 +33,20 @@ pub(crate) fn figure_rows(figure: &Figure) -> Vec<Vec<String>> {
                     for (category, value) in bars.categories.iter().zip(&group.values) {
                         let value = value.as_ref().map_or([None; 3], spread);
                         row(name, &group.name, category.clone(), String::new(), value);
+                    }
+                }
+            }
+            Kind::Boxes(boxes) => {
+                for group in &boxes.groups {
+                    for (category, sample) in boxes.categories.iter().zip(&group.samples) {
+                        let Some(s) = BoxStatistics::of(sample) else { continue };
+                        let mut row =
+                            |kind: &str, value| row(kind, &group.name, category.clone(), String::new(), value);
+                        row(name, [Some(s.median), Some(s.first), Some(s.third)]);
+                        row("whiskers", [None, Some(s.low), Some(s.high)]);
+                        for value in sample {
+                            row("sample", [Some(*value), None, None]);
+                        }
                     }
                 }
             }
@@ -130,7 +145,7 @@ pub(crate) fn read(text: &str) -> anyhow::Result<Vec<Vec<String>>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::figure::{Heat, Panel, Raster, Series};
+    use super::super::figure::{Boxes, Heat, Panel, Raster, Series};
     use super::*;
 
     #[test]
@@ -172,5 +187,15 @@ mod tests {
         assert_eq!(rows[5][3..7], ["speed-up", "8", "100", "4"]);
         assert_eq!(rows[7][2..6], ["raster", "in", "0.5", "7"]);
         assert_eq!(rows.len(), 8);
+    }
+
+    #[test]
+    fn a_box_is_written_with_its_sample() {
+        let boxes = Boxes::new(["best", "last"]).group("g", [vec![1.0, 3.0, 2.0], Vec::new()]);
+        let rows = read(&figure_csv(&Figure::new("f", "", 1).panel(Panel::new("b", "", "%", boxes)))).unwrap();
+        assert_eq!(rows[1][2..], ["boxes", "g", "best", "", "2", "1.5", "2.5"]);
+        assert_eq!(rows[2][2..], ["whiskers", "g", "best", "", "", "1", "3"]);
+        let sample: Vec<&str> = rows[3..].iter().map(|row| &*row[6]).collect();
+        assert_eq!(sample, ["1", "3", "2"]);
     }
 }

@@ -3,7 +3,7 @@
 //! Only its scene and its two writers are used; the layout is our own (see `plan.rs`), because panels in a grid with
 //! aligned axes and legends outside the data need one hand.
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use kuva::backend::svg::SvgBackend;
 use kuva::render::color::Color;
 use kuva::render::render::{PathData, Primitive, Scene, TextAnchor, TextSpan};
@@ -69,6 +69,38 @@ impl Picture {
     /// If the rasteriser or the encoder fails.
     pub(crate) fn png(&self) -> Result<Vec<u8>> {
         kuva::RasterBackend::new().with_scale(PIXELS).render_scene(&self.scene).map_err(|e| anyhow!("PNG: {e}"))
+    }
+}
+
+/// The pixels of a picture, row by row from the top.
+#[derive(Clone, Debug)]
+pub(crate) struct Pixels {
+    /// Pixels per row.
+    pub(crate) width: usize,
+    /// Red, green and blue of each pixel.
+    pub(crate) colours: Vec<[u8; 3]>,
+}
+
+impl Picture {
+    /// The picture as pixels, `scale` of them per unit of length.
+    ///
+    /// # Errors
+    ///
+    /// If the plotting crate cannot draw it.
+    pub(crate) fn pixels(&self, scale: f32) -> Result<Pixels> {
+        let bytes = kuva::RasterBackend::new().with_scale(scale).render_scene(&self.scene);
+        let bytes = bytes.map_err(|e| anyhow!("pixels: {e}"))?;
+        // The plotting crate hands out no pixels, only files.
+        let mut decoder = png::Decoder::new(std::io::Cursor::new(bytes));
+        decoder.set_transformations(png::Transformations::normalize_to_color8());
+        let mut reader = decoder.read_info()?;
+        let mut buffer = vec![0; reader.output_buffer_size().context("pixels: the picture is too large")?];
+        let info = reader.next_frame(&mut buffer)?;
+        let samples = info.color_type.samples();
+        ensure!(samples >= 3, "pixels: the picture is not in colour");
+        buffer.truncate(info.buffer_size());
+        let colours = buffer.chunks_exact(samples).map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect();
+        Ok(Pixels { width: info.width as usize, colours })
     }
 }
 
@@ -161,7 +193,7 @@ fn add(scene: &mut Scene, mark: Mark, figure: &str, index: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::figure::{Axis, Bars, Colours, Heat, Kind, Lines, Marker, Panel, Raster, Scale, Series};
+    use super::super::figure::{Axis, Bars, Boxes, Colours, Heat, Kind, Lines, Marker, Panel, Raster, Scale, Series};
     use super::*;
 
     /// One panel of each kind, in the manner of a published speed and accuracy figure.
@@ -263,6 +295,14 @@ mod tests {
                 "",
                 Kind::Note { text: "Not part of the smoke profile: run with --profile paper.".into() },
             ))
+            .panel(Panel::new(
+                "Accuracy over runs",
+                "",
+                "test accuracy (%)",
+                Boxes::new(["best epoch", "last epoch"])
+                    .group("count", [vec![98.76, 98.84, 98.85, 98.88, 98.91], vec![98.6, 98.7, 98.71, 98.72, 98.1]])
+                    .group("first spike", [vec![97.7, 97.79, 97.9], vec![97.79]]),
+            ))
             .panel(
                 Panel::new(
                     "Spikes per sample",
@@ -334,7 +374,9 @@ mod tests {
                 };
                 let bars = Bars::new((0..count).map(|i| format!("v{i}")))
                     .group("g", chosen.iter().map(|v| Some((*v, Some(*v)))));
+                let boxes = Boxes::new(["b", "empty"]).group("g", [chosen.to_vec(), Vec::new()]);
                 let figure = Figure::new("f", "", 2)
+                    .panel(Panel::new("", axis(), axis(), boxes))
                     .panel(Panel::new(
                         "",
                         axis(),

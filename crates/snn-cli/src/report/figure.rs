@@ -181,6 +181,8 @@ pub(crate) enum Kind {
     Lines(Lines),
     /// Bars of categories and groups.
     Bars(Bars),
+    /// Boxes over samples of categories and groups.
+    Boxes(Boxes),
     /// A grid of coloured cells.
     Heat(Heat),
     /// One tick mark per event.
@@ -198,6 +200,7 @@ impl Kind {
         match self {
             Self::Lines(_) => "lines",
             Self::Bars(_) => "bars",
+            Self::Boxes(_) => "boxes",
             Self::Heat(_) => "heat",
             Self::Raster(_) => "raster",
             Self::Note { .. } => "note",
@@ -214,6 +217,12 @@ impl From<Lines> for Kind {
 impl From<Bars> for Kind {
     fn from(bars: Bars) -> Self {
         Self::Bars(bars)
+    }
+}
+
+impl From<Boxes> for Kind {
+    fn from(boxes: Boxes) -> Self {
+        Self::Boxes(boxes)
     }
 }
 
@@ -334,7 +343,6 @@ impl Series {
     }
 
     /// Shows the spread as a band instead of error bars.
-    #[cfg_attr(not(test), expect(dead_code, reason = "drawn and tested; no reproduction uses it yet"))]
     pub(crate) fn band(mut self) -> Self {
         self.spread = Spread::Band;
         self
@@ -519,6 +527,96 @@ impl Bars {
     }
 }
 
+/// Box plots: one cluster per category, one box per group in it.
+///
+/// A box reaches from the first to the third quartile, with a line at the median; its whiskers end at the values
+/// farthest out that lie within 1.5 times the box's length of it. Every value is drawn as a dot as well, those beyond
+/// the whiskers as rings.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Boxes {
+    /// Names below the clusters.
+    pub categories: Vec<String>,
+    /// One per legend entry.
+    pub groups: Vec<BoxGroup>,
+}
+
+/// The boxes of one legend entry.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct BoxGroup {
+    /// Shown in the legend.
+    pub name: String,
+    /// The sample of each category; an empty one leaves the place empty.
+    pub samples: Vec<Vec<f64>>,
+    /// Palette index; `None` takes the position in the panel.
+    pub colour: Option<usize>,
+}
+
+impl Boxes {
+    /// No boxes yet, for the given categories.
+    pub(crate) fn new(categories: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { categories: categories.into_iter().map(Into::into).collect(), groups: Vec::new() }
+    }
+
+    /// Adds a group: one sample per category.
+    pub(crate) fn group(mut self, name: impl Into<String>, samples: impl IntoIterator<Item = Vec<f64>>) -> Self {
+        self.groups.push(BoxGroup { name: name.into(), samples: samples.into_iter().collect(), colour: None });
+        self
+    }
+
+    /// Sets the palette index of the group added last.
+    pub(crate) fn colour(mut self, colour: usize) -> Self {
+        if let Some(group) = self.groups.last_mut() {
+            group.colour = Some(colour);
+        }
+        self
+    }
+}
+
+/// What a box plot shows of a sample.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct BoxStatistics {
+    /// The end of the lower whisker.
+    pub low: f64,
+    /// The first quartile.
+    pub first: f64,
+    /// The median.
+    pub median: f64,
+    /// The third quartile.
+    pub third: f64,
+    /// The end of the upper whisker.
+    pub high: f64,
+}
+
+impl BoxStatistics {
+    /// The statistics of the finite values of a sample, if it has any.
+    ///
+    /// A quartile between two values is interpolated between them: quantile `q` of `n` sorted values stands at place
+    /// `q (n - 1)`, counted from 0, as NumPy and R have it by default.
+    pub(crate) fn of(sample: &[f64]) -> Option<Self> {
+        let mut sorted: Vec<f64> = sample.iter().copied().filter(|v| v.is_finite()).collect();
+        sorted.sort_by(f64::total_cmp);
+        let last = sorted.len().checked_sub(1)?;
+        let quantile = |share: f64| {
+            let place = share * last as f64;
+            let below = place.floor() as usize;
+            let above = (below + 1).min(last);
+            sorted[below] + (sorted[above] - sorted[below]) * (place - below as f64)
+        };
+        let (first, median, third) = (quantile(0.25), quantile(0.5), quantile(0.75));
+        let reach = 1.5 * (third - first);
+        let within = |v: &&f64| (first - reach..=third + reach).contains(*v);
+        // A quartile may lie beyond all values within reach; a whisker never points into its box.
+        let low = sorted.iter().find(within).map_or(first, |v| v.min(first));
+        let high = sorted.iter().rev().find(within).map_or(third, |v| v.max(third));
+        Some(Self { low, first, median, third, high })
+    }
+
+    /// Whether a value lies beyond the whiskers.
+    pub(crate) fn is_outlier(&self, value: f64) -> bool {
+        value < self.low || value > self.high
+    }
+}
+
 /// A grid of coloured cells; the first row is drawn at the bottom.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Heat {
@@ -599,7 +697,6 @@ pub(crate) struct Events {
 
 impl Raster {
     /// Adds a group of `(time, unit)` events.
-    #[cfg_attr(not(test), expect(dead_code, reason = "drawn and tested; no reproduction uses it yet"))]
     pub(crate) fn group(mut self, name: impl Into<String>, events: Vec<(f64, f64)>) -> Self {
         self.groups.push(Events { name: name.into(), events, colour: None });
         self
@@ -629,8 +726,25 @@ mod tests {
     fn a_figure_survives_json() {
         let figure = Figure::new("f", "t", 1)
             .panel(Panel::new("p", Axis::log2("T"), "s", Lines::new(vec![Series::new("a", [(1.0, 2.0)])])))
-            .panel(Panel::new("p", "x", "y", Bars::new(["a"]).group("g", [Some((1.0, None))])));
+            .panel(Panel::new("p", "x", "y", Bars::new(["a"]).group("g", [Some((1.0, None))])))
+            .panel(Panel::new("p", "x", "y", Boxes::new(["a"]).group("g", [vec![1.0, 2.0]]).colour(3)));
         let text = serde_json::to_string(&figure).unwrap();
         assert_eq!(serde_json::from_str::<Figure>(&text).unwrap(), figure);
+    }
+
+    #[test]
+    fn box_statistics_are_those_of_a_calculation_by_hand() {
+        // Sorted: 1 2 4 7 11 16 40. Quartiles at places 1.5, 3 and 4.5: 3, 7 and 13.5. Reach 15.75: up to 29.25.
+        let statistics = BoxStatistics::of(&[16.0, 1.0, 40.0, 4.0, 7.0, f64::NAN, 2.0, 11.0]).unwrap();
+        assert_eq!(statistics, BoxStatistics { low: 1.0, first: 3.0, median: 7.0, third: 13.5, high: 16.0 });
+        assert!(statistics.is_outlier(40.0) && !statistics.is_outlier(16.0) && !statistics.is_outlier(1.0));
+        // Four values: quartiles at places 0.75, 1.5 and 2.25.
+        let four = BoxStatistics::of(&[97.0, 98.0, 98.5, 99.5]).unwrap();
+        assert_eq!((four.first, four.median, four.third), (97.75, 98.25, 98.75));
+        // 97 lies within 97.75 - 1.5, 99.5 within 98.75 + 1.5.
+        assert_eq!((four.low, four.high), (97.0, 99.5));
+        let one = BoxStatistics::of(&[5.0]).unwrap();
+        assert_eq!(one, BoxStatistics { low: 5.0, first: 5.0, median: 5.0, third: 5.0, high: 5.0 });
+        assert_eq!(BoxStatistics::of(&[f64::INFINITY]), None);
     }
 }

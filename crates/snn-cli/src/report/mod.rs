@@ -10,6 +10,7 @@
 //! | `figure.rs` | what a figure shows, as plain data |
 //! | `plan.rs`, `panels.rs`, `marks.rs`, `axis.rs`, `colour.rs`, `text.rs` | where each mark of a figure goes |
 //! | `draw.rs` | marks to SVG and PNG; the only file that knows the plotting crate |
+//! | `animation.rs` | pictures one after the other, as GIF |
 //! | `csv.rs` | the numbers of a figure |
 //! | `table.rs` | tables and the comparison *published, ours, difference* |
 //! | `markdown.rs`, `html.rs`, `writing.rs` | a report as text, as a page, as files |
@@ -17,6 +18,7 @@
 //! | `machine.rs` | what the numbers were made on |
 //! | `files.rs` | atomic writes |
 
+pub(crate) mod animation;
 mod axis;
 mod colour;
 pub(crate) mod csv;
@@ -35,7 +37,7 @@ pub(crate) mod table;
 mod text;
 mod writing;
 
-pub(crate) use figure::{Axis, Bars, Figure, Heat, Kind, Lines, Marker, Panel, Scale, Series, Stroke};
+pub(crate) use figure::{Axis, Bars, Boxes, Figure, Heat, Kind, Lines, Marker, Panel, Raster, Scale, Series, Stroke};
 pub(crate) use jobs::Jobs;
 pub(crate) use machine::Machine;
 pub(crate) use profile::Profile;

@@ -2,7 +2,10 @@
 
 use super::axis::{Ruler, alike};
 use super::colour::{self, ColourMap, EMPTY, INK, SOFT, text_on};
-use super::figure::{Bars, Heat, Kind, Lines, Marker, Panel, Point, Raster, Reference, Scale, Series, Spread, Stroke};
+use super::figure::{
+    Bars, BoxStatistics, Boxes, Heat, Kind, Lines, Marker, Panel, Point, Raster, Reference, Scale, Series, Spread,
+    Stroke,
+};
 use super::marks::{Anchor, HOLLOW, Mark, text, thinned};
 use super::plan::{Entry, Frame, LABEL, Sample, TICK, draw_marker, draw_stroke};
 use super::text::{widest, width};
@@ -74,6 +77,14 @@ pub(super) fn axes(panel: &Panel, width: f64, height: f64) -> Axes {
                 turned,
             }
         }
+        Kind::Boxes(boxes) => {
+            let ys = boxes.groups.iter().flat_map(|group| &group.samples).flatten().copied();
+            Axes {
+                x: Across::Names(boxes.categories.clone()),
+                y: Across::Values(y(ys.collect(), 0.06, 0.06)),
+                turned: false,
+            }
+        }
         Kind::Heat(heat) => {
             Axes { x: Across::Names(heat.x_ticks.clone()), y: Across::Names(heat.y_ticks.clone()), turned: false }
         }
@@ -123,6 +134,10 @@ pub(super) fn entries(panel: &Panel) -> Vec<Entry> {
         Kind::Bars(bars) => {
             bars.groups.iter().enumerate().map(|(i, g)| box_of(&g.name, i, g.colour, g.hollow)).collect()
         }
+        Kind::Boxes(boxes) if boxes.groups.len() == 1 => Vec::new(),
+        Kind::Boxes(boxes) => {
+            boxes.groups.iter().enumerate().map(|(i, g)| box_of(&g.name, i, g.colour, false)).collect()
+        }
         Kind::Raster(raster) => {
             raster.groups.iter().enumerate().map(|(i, g)| box_of(&g.name, i, g.colour, false)).collect()
         }
@@ -154,6 +169,7 @@ pub(super) fn draw(panel: &Panel, axes: &Axes, frame: Frame, marks: &mut Vec<Mar
     match (&panel.kind, &axes.x, &axes.y) {
         (Kind::Lines(lines), Across::Values(x), Across::Values(y)) => draw_lines(lines, x, y, frame, marks),
         (Kind::Bars(bars), _, Across::Values(y)) => draw_bars(bars, axes.turned, y, frame, marks),
+        (Kind::Boxes(boxes), _, Across::Values(y)) => draw_boxes(boxes, y, frame, marks),
         (Kind::Heat(heat), _, _) => draw_heat(heat, frame, marks),
         (Kind::Raster(raster), Across::Values(x), Across::Values(y)) => draw_raster(raster, x, y, frame, marks),
         _ => {}
@@ -244,9 +260,13 @@ fn draw_spread(
 
 /// Width of the slot of one bar in a plot area of `width`.
 fn bar_slot(bars: &Bars, width: f64) -> f64 {
-    let cluster = width / bars.categories.len().max(1) as f64;
+    slot(bars.categories.len(), bars.groups.len(), width)
+}
+
+fn slot(categories: usize, groups: usize, width: f64) -> f64 {
+    let cluster = width / categories.max(1) as f64;
     // A gap of a third of a cluster, and single bars that do not become slabs.
-    (cluster * 0.76 / bars.groups.len().max(1) as f64).min(64.0)
+    (cluster * 0.76 / groups.max(1) as f64).min(64.0)
 }
 
 fn bar_values(bars: &Bars) -> impl Iterator<Item = f64> + '_ {
@@ -315,6 +335,49 @@ fn draw_bars(bars: &Bars, turned: bool, y: &Ruler, frame: Frame, marks: &mut Vec
     draw_references(&bars.references, y, frame, marks);
 }
 
+fn draw_boxes(boxes: &Boxes, y: &Ruler, frame: Frame, marks: &mut Vec<Mark>) {
+    let slot = slot(boxes.categories.len(), boxes.groups.len(), frame.width);
+    let height = |v: f64| frame.at(0.0, if y.can_place(v) { y.place(v).clamp(0.0, 1.0) } else { 0.0 }).1;
+    for (g, group) in boxes.groups.iter().enumerate() {
+        let index = group.colour.unwrap_or(g);
+        let (colour, pale) = (colour::series(index, 0.0), colour::series(index, 0.75));
+        for (c, sample) in group.samples.iter().enumerate().take(boxes.categories.len()) {
+            let Some(s) = BoxStatistics::of(sample) else { continue };
+            let middle = frame.at((c as f64 + 0.5) / boxes.categories.len() as f64, 0.0).0
+                + (g as f64 - (boxes.groups.len() as f64 - 1.0) / 2.0) * slot;
+            let half = (slot * 0.38).min(20.0);
+            let cap = half * 0.5;
+            let [low, first, median, third, high] = [s.low, s.first, s.median, s.third, s.high].map(height);
+            let whiskers = vec![
+                [(middle, first), (middle, low)],
+                [(middle - cap, low), (middle + cap, low)],
+                [(middle, third), (middle, high)],
+                [(middle - cap, high), (middle + cap, high)],
+            ];
+            marks.push(Mark::Strokes { ends: whiskers, colour, width: 1.4 });
+            marks.push(Mark::Rect {
+                at: (middle - half, third),
+                size: (2.0 * half, first - third),
+                fill: pale,
+                outline: Some((colour, 1.4)),
+            });
+            let line = vec![[(middle - half, median), (middle + half, median)]];
+            marks.push(Mark::Strokes { ends: line, colour, width: 2.6 });
+            // Dots side by side, so that equal values can be counted.
+            let places = sample.iter().filter(|v| y.can_place(**v)).count();
+            let step = (half * 1.2 / places.max(1) as f64).min(5.0);
+            for (i, value) in sample.iter().filter(|v| y.can_place(**v)).enumerate() {
+                let at = (middle + (i as f64 - (places as f64 - 1.0) / 2.0) * step, height(*value));
+                marks.push(if s.is_outlier(*value) {
+                    Mark::Dot { at, radius: 3.0, fill: HOLLOW, outline: Some((colour, 1.4)) }
+                } else {
+                    Mark::Dot { at, radius: 2.2, fill: INK, outline: None }
+                });
+            }
+        }
+    }
+}
+
 /// The colour scale of a heat map; around a centre both ends are equally far from it.
 fn colours(heat: &Heat) -> ColourMap {
     let scale = heat.colours.scale;
@@ -343,6 +406,8 @@ fn draw_heat(heat: &Heat, frame: Frame, marks: &mut Vec<Mark>) {
     let (columns, rows) = (heat.x_ticks.len().max(1) as f64, heat.y_ticks.len().max(1) as f64);
     let cell = (frame.width / columns, frame.height / rows);
     let gap = if cell.0.min(cell.1) > 12.0 { 1.0 } else { 0.0 };
+    // Cells without a gap reach a little into the next one, so that no background shines through between them.
+    let over = if gap > 0.0 { 0.0 } else { 0.5 };
     let values = || heat.values.iter().flatten().flatten().copied().filter(|v| v.is_finite());
     let show = alike(values());
     let size = (8..=VALUE).rev().find(|size| {
@@ -354,9 +419,11 @@ fn draw_heat(heat: &Heat, frame: Frame, marks: &mut Vec<Mark>) {
             let value = value.filter(|v| map.ruler.can_place(*v));
             let fill = value.map_or(EMPTY, |v| map.of(v));
             let at = (frame.left + c as f64 * cell.0, frame.bottom() - (r + 1) as f64 * cell.1);
+            let right = if c + 1 < heat.x_ticks.len() { over } else { 0.0 };
+            let below = if r > 0 { over } else { 0.0 };
             marks.push(Mark::Rect {
                 at: (at.0 + gap / 2.0, at.1 + gap / 2.0),
-                size: (cell.0 - gap, cell.1 - gap),
+                size: (cell.0 - gap + right, cell.1 - gap + below),
                 fill,
                 outline: None,
             });

@@ -315,7 +315,7 @@ fn y_ticks(panel: &Panel, across: &Across, height: f64) -> Vec<(f64, String)> {
         Across::Names(names) => {
             let stride = (names.len() * (TICK as usize + 2)).div_ceil(height as usize).max(1);
             let at = |(i, name): (usize, &String)| ((i as f64 + 0.5) / names.len() as f64, name.clone());
-            names.iter().enumerate().step_by(stride).map(at).collect()
+            names.iter().enumerate().step_by(stride).filter(|(_, name)| !name.is_empty()).map(at).collect()
         }
     }
 }
@@ -345,7 +345,12 @@ fn name_layout(names: &[String], plot: f64) -> NameLayout {
     }
     if names.iter().all(|name| name.trim().parse::<f64>().is_ok()) {
         let needed = widest(names.iter().map(|n| &**n), TICK) + 8.0;
-        return NameLayout::Every((needed / (slot + 4.0)).ceil().max(1.0) as usize);
+        let stride = (needed / (slot + 4.0)).ceil().max(1.0);
+        // Long runs of numbers are counted in round steps.
+        let decade = 10_f64.powf(stride.log10().floor());
+        let round = [1.0, 2.0, 5.0, 10.0].map(|k| k * decade).into_iter().find(|step| *step >= stride);
+        let step = round.filter(|_| names.len() > 40).unwrap_or(stride);
+        return NameLayout::Every(step as usize);
     }
     NameLayout::Slanted
 }
@@ -410,7 +415,7 @@ fn draw_axes(place: &Place<'_>, frame: Frame, marks: &mut Vec<Mark>) {
                         marks.push(text(at, &**name, TICK, Anchor::End).turned(-SLANT.to_degrees()));
                     }
                 }
-                if heat {
+                if heat && !name.is_empty() {
                     ends.push([(x, y), (x, y + MARK)]);
                 }
             }

@@ -1,5 +1,6 @@
 //! `snn reproduce`: the figures and tables of the papers, computed.
 
+mod bats_stdp;
 mod digits;
 mod figure1;
 mod figure2;
@@ -29,6 +30,7 @@ const TARGETS: &[(&str, &str)] = &[
     (paralif_time::TARGET, "ParaLIF: running time of parallel and sequential neurons, beside PyTorch"),
     (paralif_biology::TARGET, "ParaLIF: features of biological neurons in single neurons"),
     (paralif_robustness::TARGET, "ParaLIF: accuracy under noise on spoken digits"),
+    (bats_stdp::TARGET, "EvSpikeSim: digits by reward-modulated STDP, one image at a time"),
 ];
 
 pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {
@@ -44,6 +46,7 @@ pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {
         paralif_time::TARGET => paralif_time::run(args, quiet),
         paralif_biology::TARGET => paralif_biology::run(args),
         paralif_robustness::TARGET => paralif_robustness::run(args, quiet),
+        bats_stdp::TARGET => bats_stdp::run(args, quiet),
         other => {
             let names: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
             let hint = snn_train::config::nearest(other, names.iter().copied());

@@ -26,7 +26,7 @@ fn targets_are_listed_and_wrong_arguments_refused() {
     let place = tempfile::tempdir().unwrap();
     let place = place.path();
     let list = run(place, "reproduce --list").fine();
-    for target in ["figure4", "spsn-table", "paralif-time", "paralif-biology", "paralif-robustness"] {
+    for target in ["figure4", "spsn-table", "paralif-time", "paralif-biology", "paralif-robustness", "bats-stdp"] {
         assert!(list.lines().any(|line| line.starts_with(&format!("{target} "))), "{list}");
     }
     run(place, "reproduce paralif-biologie").fails(2, &["no target", "did you mean `paralif-biology`"]);

@@ -5,6 +5,7 @@
 
 pub mod block;
 pub mod cuba;
+pub mod event;
 pub mod lif;
 pub mod paralif;
 

@@ -6,15 +6,16 @@
 use super::{Inputs, assert_close, wide};
 use crate::backend::{
     ChannelNorm, CubaParameters, DecayMap, DelayKernel, Delays, FilterGrad, Filters, Fire, Gemm, Leak, LeakGrad, Noise,
-    Recurrent, TimeReduction, Update, UpdateRule, UpdateSlot,
+    Recurrent, TimeReduction, TrainReadout, Update, UpdateRule, UpdateSlot,
 };
 use crate::neurons::block::{BlockNeuron, Start};
 use crate::neurons::cuba::{CubaNeuron, Recurrence};
+use crate::neurons::event::EventNeuron;
 use crate::neurons::lif::{LifKind, LifNeuron, Path};
 use crate::neurons::paralif::{BernoulliGradient, Firing, FiringMode, Generator};
 use crate::random::SpikeDraws;
 use crate::reference::Reference;
-use crate::{Backend, Conv, Element, Lanes, Map, Pool, Real, Spikes, Surrogate};
+use crate::{Backend, Conv, Element, Events, Lanes, Map, Pool, Real, Spikes, Surrogate, Synapses, Trains};
 
 /// Largest relative difference between `f32` and the `f64` reference for sums of a few thousand terms.
 const CLOSE: f64 = 2e-5;
@@ -757,6 +758,7 @@ pub fn updates_match_reference<B: Backend>(device: &B) {
         UpdateRule::Sgd { momentum: 0.9, nesterov: true },
         UpdateRule::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled: false },
         UpdateRule::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decoupled: true },
+        UpdateRule::NAdam { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
         UpdateRule::Adamax { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
     ];
     for (rule, weight_decay) in rules.into_iter().flat_map(|r| [0.0, 0.1].map(|w| (r, w))) {
@@ -804,6 +806,174 @@ pub fn wrong_sizes_are_errors<B: Backend>(device: &B) {
     assert!(device.upload(&[B::Real::ZERO; 5], &mut out).is_err());
 }
 
+impl<B: Backend> Pair<'_, B> {
+    /// The same events on both sides.
+    fn trains(&self, host: &Events) -> (Trains<B>, Trains<Reference<f64>>) {
+        let mut device = Trains::empty(self.device, 0).unwrap();
+        device.upload(self.device, host).unwrap();
+        let mut reference = Trains::empty(&self.reference, 0).unwrap();
+        reference.upload(&self.reference, host).unwrap();
+        (device, reference)
+    }
+}
+
+/// Random events, up to `most` for each sample; the last sample has none.
+fn events(inputs: &mut Inputs, batch: usize, width: usize, most: usize) -> Events {
+    let mut events = Events::new(width);
+    for sample in 0..batch {
+        let count = if sample + 1 < batch { most - sample % 3 } else { 0 };
+        let (times, units) = (inputs.uniform(count, 0.0, 0.1), inputs.uniform(count, 0.0, width as f32));
+        let mut list: Vec<(f32, u32)> = times.into_iter().zip(units.into_iter().map(|u| u as u32)).collect();
+        // Some events come at one instant.
+        list.chunks_mut(5).for_each(|c| c[0].0 = c[c.len() - 1].0);
+        list.sort_by(|x, y| x.0.total_cmp(&y.0));
+        events.push(&list).unwrap();
+    }
+    events
+}
+
+/// Layers of event-driven neurons: spikes, slopes and every gradient, dense and convolutional.
+pub fn event_neurons_match_reference<B: Backend>(device: &B) {
+    use crate::backend::EventOps;
+    let pair = Pair::new(device);
+    let mut inputs = Inputs::new(21);
+    let map = Map::new(6, 5, 3);
+    let layers = [
+        (Synapses::Dense { inputs: 1, outputs: 1 }, 3, 4, 3.0),
+        (Synapses::Dense { inputs: 31, outputs: 33 }, 4, 40, 1.0),
+        (Synapses::Dense { inputs: 33, outputs: 257 }, 17, 31, 1.0),
+        (Synapses::Dense { inputs: 257, outputs: 31 }, 2, 60, 0.8),
+        (Synapses::Conv(Conv::new(map, 17, 3, 1, 0).unwrap()), 3, 50, 1.0),
+        (Synapses::Conv(Conv::rectangle(map, 5, [3, 2], 2, [1, 0]).unwrap()), 2, 50, 1.5),
+    ];
+    for (i, (synapses, batch, most, gain)) in layers.into_iter().enumerate() {
+        let neuron = EventNeuron {
+            reset: [0.02, 0.05, 0.0][i % 3],
+            end: [0.12, f64::INFINITY][i % 2],
+            ..EventNeuron::new(0.03, 0.02, 1.0, [4, 30, 9][i % 3])
+        };
+        let host = events(&mut inputs, batch, synapses.inputs(), most);
+        let (input, ref_input) = pair.trains(&host);
+        let count = synapses.rows() * synapses.sites().1;
+        let weight = pair.upload(&inputs.uniform(count, -0.6 * gain, gain));
+        let (mut out, mut ref_out) = pair.trains(&Events::new(0));
+        let mut slopes = pair.rubbish(3);
+        device.event_forward(&neuron, &synapses, &weight.device, &input, &mut out, &mut slopes.device).unwrap();
+        let Both { reference: slopes_ref, .. } = &mut slopes;
+        pair.reference
+            .event_forward(&neuron, &synapses, &weight.reference, &ref_input, &mut ref_out, slopes_ref)
+            .unwrap();
+        assert!(ref_out.times.len() > batch - 1, "layer {i} fires {} times", ref_out.times.len());
+        pair.same("offsets", &out.offsets, &ref_out.offsets);
+        pair.same("units", &out.units, &ref_out.units);
+        assert_close("times", &pair.host(&out.times), &ref_out.times, CLOSE);
+        pair.compare("slopes", &slopes, 2e-4);
+
+        let mut grad = pair.upload(&inputs.uniform(ref_out.times.len(), -1.0, 1.0));
+        let (mut grad_weight, mut grad_input) = (pair.rubbish(count), pair.rubbish(host.len()));
+        device
+            .event_backward(
+                &neuron,
+                &synapses,
+                &weight.device,
+                &input,
+                &out,
+                &slopes.device,
+                &mut grad.device,
+                &mut grad_weight.device,
+                Some(&mut grad_input.device),
+            )
+            .unwrap();
+        pair.reference
+            .event_backward(
+                &neuron,
+                &synapses,
+                &weight.reference,
+                &ref_input,
+                &ref_out,
+                &slopes.reference,
+                &mut grad.reference,
+                &mut grad_weight.reference,
+                Some(&mut grad_input.reference),
+            )
+            .unwrap();
+        pair.compare("gradient through resets", &grad, 1e-3);
+        pair.compare("weight gradient", &grad_weight, 1e-3);
+        pair.compare("gradient on input times", &grad_input, 1e-3);
+    }
+}
+
+/// Pooling, readouts and losses of spike trains.
+pub fn train_operations_match_reference<B: Backend>(device: &B) {
+    use crate::backend::EventOps;
+    let pair = Pair::new(device);
+    let mut inputs = Inputs::new(22);
+    let map = Map::new(5, 6, 3);
+    let host = events(&mut inputs, 4, map.len(), 90);
+    let (input, ref_input) = pair.trains(&host);
+
+    let pool = Pool::new(map, 2).unwrap();
+    let (mut out, mut ref_out) = pair.trains(&Events::new(0));
+    let (mut source, mut ref_source) = (device.buffer_from(&[9_u32]).unwrap(), vec![]);
+    device.merge_trains(&pool, &input, &mut out, &mut source).unwrap();
+    pair.reference.merge_trains(&pool, &ref_input, &mut ref_out, &mut ref_source).unwrap();
+    pair.same("pooled offsets", &out.offsets, &ref_out.offsets);
+    pair.same("pooled units", &out.units, &ref_out.units);
+    pair.same("sources", &source, &ref_source);
+    assert_close("pooled times", &pair.host(&out.times), &ref_out.times, 0.0);
+    let grad = pair.upload(&inputs.uniform(ref_source.len(), -1.0, 1.0));
+    let mut grad_input = pair.rubbish(host.len());
+    device.merge_trains_grad(&source, &grad.device, &mut grad_input.device).unwrap();
+    pair.reference.merge_trains_grad(&ref_source, &grad.reference, &mut grad_input.reference).unwrap();
+    pair.compare("pooled gradient", &grad_input, 0.0);
+
+    let rows = host.batch() * host.width();
+    for readout in [
+        TrainReadout::FirstSpike { tau: 0.02 },
+        TrainReadout::FirstTime { missing: 1.0 },
+        TrainReadout::Count,
+        TrainReadout::Decay { rate: 6.0, exact: false },
+        TrainReadout::Decay { rate: 6.0, exact: true },
+    ] {
+        let mut values = pair.rubbish(rows);
+        device.read_trains(&readout, &input, &mut values.device).unwrap();
+        pair.reference.read_trains(&readout, &ref_input, &mut values.reference).unwrap();
+        // Infinities must meet infinities; for the comparison they are numbers.
+        let finite = |x: &[f64]| x.iter().map(|v| if v.is_finite() { *v } else { -77.0 }).collect::<Vec<_>>();
+        assert_close("values", &finite(&pair.host(&values.device)), &finite(&values.reference), CLOSE);
+        let mut on_values = inputs.uniform(rows, -1.0, 1.0);
+        on_values[0] = f32::NAN;
+        let (on_values, mut grad) = (pair.upload(&on_values), pair.rubbish(host.len()));
+        device.read_trains_grad(&readout, &input, &on_values.device, &mut grad.device).unwrap();
+        pair.reference.read_trains_grad(&readout, &ref_input, &on_values.reference, &mut grad.reference).unwrap();
+        pair.compare("gradient of values", &grad, CLOSE);
+    }
+
+    let mut times = inputs.uniform(rows * 2, 0.0, 0.1);
+    times[0] = f32::INFINITY;
+    let (targets, mut losses) = (pair.upload(&times), pair.rubbish(host.batch()));
+    let mut grad = pair.rubbish(host.len());
+    device.spike_time_loss(&input, &targets.device, 1.0, &mut losses.device, &mut grad.device).unwrap();
+    pair.reference
+        .spike_time_loss(&ref_input, &targets.reference, 1.0, &mut losses.reference, &mut grad.reference)
+        .unwrap();
+    pair.compare("time losses", &losses, CLOSE);
+    pair.compare("gradient of time losses", &grad, CLOSE);
+
+    let (mut counts, mut ref_counts) = (device.zeros::<u32>(rows).unwrap(), vec![0; rows]);
+    device.count_trains(&input, &mut counts).unwrap();
+    pair.reference.count_trains(&ref_input, &mut ref_counts).unwrap();
+    pair.same("counts", &counts, &ref_counts);
+
+    let mut losses = pair.rubbish(2);
+    let logits = pair.upload(&[f32::NEG_INFINITY, 1.0, f32::NEG_INFINITY, f32::NEG_INFINITY]);
+    let mut grad = pair.rubbish(4);
+    let labels = device.buffer_from(&[0_u32, 1]).unwrap();
+    device.softmax_cross_entropy(2, &logits.device, &labels, &mut losses.device, &mut grad.device).unwrap();
+    assert_eq!(pair.host(&losses.device), [f64::INFINITY; 2], "silent labels");
+    assert_eq!(pair.host(&grad.device), [-0.5, 0.5, 0.0, 0.0], "silent samples pull at nothing");
+}
+
 /// Turns every case of the suite into a `#[test]` on the device that `$device` gives.
 #[macro_export]
 macro_rules! backend_suite {
@@ -819,6 +989,8 @@ macro_rules! backend_suite {
             neurons_match_reference,
             paralif_matches_reference,
             cuba_matches_reference,
+            event_neurons_match_reference,
+            train_operations_match_reference,
             reductions_match_reference,
             updates_match_reference,
             wrong_sizes_are_errors,

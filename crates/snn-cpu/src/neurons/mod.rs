@@ -2,6 +2,7 @@
 
 pub mod block;
 pub mod cuba;
+pub mod event;
 mod filters;
 pub mod lif;
 pub mod paralif;

@@ -9,12 +9,14 @@
 //! | `spoken-digits` | events of 700 units | SHD |
 //! | `digits-sim` | images 28 x 28 | MNIST |
 //! | `nmnist-sim` | events of 34 x 34 x 2 units | N-MNIST |
+//! | `spike-order` | events of 4 units | nothing: it is the toy of BATS itself |
 //!
 //! Every sample is a function of the seed, the split and its index. Those that imitate a published set carry a label,
 //! so that no result measured on them passes for one of the original.
 
 pub mod digits;
 pub mod nmnist;
+pub mod order;
 pub mod poisson;
 pub mod randman;
 pub mod spoken;
@@ -115,6 +117,13 @@ pub fn all() -> &'static [Generated] {
             label: Some("generated look-alike"),
             samples: [2_000, 500],
             make: nmnist::source,
+        },
+        Generated {
+            name: "spike-order",
+            title: "Two samples of four spikes that differ in the order of two (Bacho, Chu 2023)",
+            label: None,
+            samples: [2, 2],
+            make: order::source,
         },
     ];
     SETS

@@ -67,6 +67,15 @@ pub enum Augment {
         /// Largest share of the area, in `[low, 1]`.
         high: f32,
     },
+    /// Random elastic deformation of images: a grid of control points over the whole image moves, each point by normal
+    /// amounts, the pixels between them by bilinear interpolation, and each pixel takes its nearest source. What comes
+    /// from outside is 0.
+    Elastic {
+        /// Control points along each axis, at least 2.
+        points: usize,
+        /// Deviation of their moves along each axis, pixels.
+        sigma: f32,
+    },
     /// Binned events as an image `[T, N]` of the sample's own length, moved along N and scaled about its centre.
     ///
     /// The move is uniform in `[-shift N, shift N]` inputs, rounded half to even; the factor, for both axes, uniform in
@@ -103,9 +112,15 @@ impl Augment {
             Self::Jitter { .. } => "jitter",
             Self::Stretch { .. } => "stretch",
             Self::Erase { .. } => "erase",
+            Self::Elastic { .. } => "elastic",
             Self::Affine { .. } => "affine",
             Self::FlipNoise { .. } => "flip-noise",
         }
+    }
+
+    /// Whether the step changes events after they were put into bins.
+    pub(crate) fn needs_bins(&self) -> bool {
+        matches!(self, Self::Affine { .. } | Self::FlipNoise { .. })
     }
 
     /// Checks that the step is one for samples of `kind` whose encoded steps form `map`.
@@ -127,6 +142,7 @@ impl Augment {
             | Self::Crop { .. }
             | Self::Noise { .. }
             | Self::Erase { .. }
+            | Self::Elastic { .. }
                 if !images =>
             {
                 Err(Error::config(what(""), kind.to_string(), "images"))
@@ -143,6 +159,9 @@ impl Augment {
             }
             Self::Erase { prob, low, high } => {
                 bound("prob", prob, 0.0, 1.0).and(bound("low", low, 0.0, 1.0)).and(bound("high", high, low, 1.0))
+            }
+            Self::Elastic { points, sigma } => {
+                bound("points", points as f32, 2.0, 64.0).and(bound("sigma", sigma, 0.0, 1e3))
             }
             Self::Affine { scale, .. } if is_sensor(map) && scale != 0.0 => {
                 Err(Error::config(what(": scale"), format!("{scale} for a sensor {map}"), "0, which only moves"))
@@ -199,6 +218,11 @@ impl Augment {
                 if random.unit() < prob {
                     erase(map, image, (low, high), random);
                 }
+            }
+            Self::Elastic { points, sigma } => {
+                spare.resize(image.len(), 0.0);
+                deform(map, image, (points, sigma), random, spare);
+                std::mem::swap(image, spare);
             }
             Self::Jitter { .. } | Self::Stretch { .. } | Self::Affine { .. } | Self::FlipNoise { .. } => {}
         }
@@ -287,6 +311,44 @@ fn erase(map: Map, image: &mut [f32], (low, high): (f32, f32), random: &mut Stre
             row[left * map.channels..(left + columns) * map.channels].fill(0.0);
         }
         return;
+    }
+}
+
+/// Takes every pixel from where a random elastic grid says.
+fn deform(map: Map, image: &[f32], (points, sigma): (usize, f32), random: &mut Stream, out: &mut [f32]) {
+    let moves: Vec<[f32; 2]> = (0..points * points)
+        .map(|_| {
+            [(); 2].map(|()| {
+                let normal: f32 = StandardNormal.sample(random);
+                sigma * normal
+            })
+        })
+        .collect();
+    // The cell of the grid that a pixel lies in, and where in it.
+    let place = |at: usize, side: usize| {
+        let x = at as f32 * (points - 1) as f32 / (side.max(2) - 1) as f32;
+        let cell = (x as usize).min(points - 2);
+        (cell, x - cell as f32)
+    };
+    for (row, out) in out.chunks_exact_mut(map.width * map.channels).enumerate() {
+        let (top, y) = place(row, map.height);
+        for (column, out) in out.chunks_exact_mut(map.channels).enumerate() {
+            let (left, x) = place(column, map.width);
+            let corner = |down: usize, right: usize| moves[(top + down) * points + left + right];
+            let source = |axis: usize, at: usize| {
+                let upper = corner(0, 0)[axis] * (1.0 - x) + corner(0, 1)[axis] * x;
+                let lower = corner(1, 0)[axis] * (1.0 - x) + corner(1, 1)[axis] * x;
+                (at as f32 + upper * (1.0 - y) + lower * y).round()
+            };
+            let (from_row, from_column) = (source(0, row), source(1, column));
+            let inside = (0.0..map.height as f32).contains(&from_row) && (0.0..map.width as f32).contains(&from_column);
+            if inside {
+                let from = (from_row as usize * map.width + from_column as usize) * map.channels;
+                out.copy_from_slice(&image[from..from + map.channels]);
+            } else {
+                out.fill(0.0);
+            }
+        }
     }
 }
 
@@ -580,6 +642,27 @@ mod tests {
         Augment::Erase { prob: 1.0, low: 1.0, high: 1.0 }.apply(map, &mut image, &mut spare, &mut stream(0));
         Augment::Erase { prob: 0.0, low: 0.5, high: 0.5 }.apply(map, &mut image, &mut spare, &mut stream(0));
         assert_eq!(image.len(), map.len());
+    }
+
+    #[test]
+    fn elastic_grid_moves_what_it_should() {
+        let (map, image) = numbered();
+        let mut spare = Vec::new();
+        let mut still = image.clone();
+        Augment::Elastic { points: 2, sigma: 0.0 }.apply(map, &mut still, &mut spare, &mut stream(0));
+        assert_eq!(still, image);
+        let map = Map::new(28, 28, 1);
+        let bar: Vec<f32> = (0..784).map(|i| if (10..18).contains(&(i % 28)) { 1.0 } else { 0.0 }).collect();
+        let mut changed = 0;
+        for sample in 0..50 {
+            let mut bent = bar.clone();
+            Augment::Elastic { points: 3, sigma: 1.5 }.apply(map, &mut bent, &mut spare, &mut stream(sample));
+            assert!(bent.iter().all(|x| *x == 0.0 || *x == 1.0), "nearest neighbours");
+            let mass: f32 = bent.iter().sum();
+            assert!((120.0..330.0).contains(&mass), "{mass}");
+            changed += usize::from(bent != bar);
+        }
+        assert!(changed > 45, "{changed}");
     }
 
     #[test]

@@ -110,6 +110,18 @@ pub enum Encode {
         #[serde(default)]
         std: Vec<f32>,
     },
+    /// Spikes in continuous time, for event-driven neurons.
+    ///
+    /// An input of an image or a vector fires once at `window (1 - x)`, and not at all where its value `x` is 0 or less;
+    /// see [`spike_time`]. The events of a recording keep their times; those after the window, and those after the
+    /// first `most` of an input, are dropped.
+    Times {
+        /// When a value of 0 would fire, or where recordings are cut, in milliseconds.
+        window_ms: f64,
+        /// Events of a recording that are kept for each input.
+        #[serde(default = "most_events")]
+        most: usize,
+    },
     /// Spikes that are already in time steps.
     #[serde(deserialize_with = "no_keys")]
     Ready,
@@ -119,12 +131,28 @@ fn one() -> usize {
     1
 }
 
+fn most_events() -> usize {
+    64
+}
+
 /// Refuses keys beside the kind, which the derived code lets pass for variants without fields.
 fn no_keys<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Nothing {}
     Nothing::deserialize(deserializer).map(|Nothing {}| ())
+}
+
+/// The time (s) at which an input of value `x` in `[0, 1]` fires in a window of `window_ms`: the earlier the larger, and
+/// never for 0.
+///
+/// ```
+/// use snn_data::transforms::encode::spike_time;
+/// assert_eq!([1.0, 0.25, 0.0].map(|x| spike_time(x, 100.0)), [Some(0.0), Some(0.075), None]);
+/// ```
+#[must_use]
+pub fn spike_time(x: f64, window_ms: f64) -> Option<f32> {
+    (x > 0.0).then(|| (window_ms / 1000.0 * (1.0 - x.min(1.0))) as f32)
 }
 
 impl Encode {
@@ -139,6 +167,7 @@ impl Encode {
             Self::Rate { .. } => "rate",
             Self::Columns { .. } => "columns",
             Self::Repeat { .. } => "repeat",
+            Self::Times { .. } => "times",
             Self::Ready => "ready",
         }
     }
@@ -167,6 +196,16 @@ impl Encode {
                 self.check_steps(steps).and(self.check_normalisation(mean, std, kind))
             }
             Self::Columns { ref mean, ref std } => self.check_normalisation(mean, std, kind),
+            Self::Times { window_ms, most } => {
+                if !(window_ms > 0.0 && window_ms <= MOST_DT_MS.into()) {
+                    let want = format!("a positive number of milliseconds up to {MOST_DT_MS}");
+                    return Err(self.wrong("window_ms", window_ms, want));
+                }
+                if most == 0 {
+                    return Err(self.wrong("most", most, "at least 1"));
+                }
+                Ok(())
+            }
             Self::Ready => Ok(()),
         }
     }

@@ -11,13 +11,13 @@ pub use bins::{Cut, Rule};
 pub use encode::Encode;
 
 use snn_core::random::{Purpose, Stream};
-use snn_core::{Kind, Map, Signal, Spikes};
+use snn_core::{Events, Kind, Map, Signal, Spikes};
 
 use crate::error::{Error, Result};
 use crate::loader::Input;
 use crate::source::{Sample, SourceKind};
 use bins::{Clock, NOWHERE};
-use raster::Events;
+use raster::Events as Binned;
 use rows::Rows;
 
 /// The second coordinate of the draws of [`Encode::Rate`], where other draws have the epoch.
@@ -35,6 +35,8 @@ pub struct Pipeline {
     signal: Signal,
     // Latency: the step of every byte.
     step_of_byte: Vec<u32>,
+    // Times: the spike of every byte.
+    times_of_byte: Vec<Option<f32>>,
     // Events: the input that a stored unit is counted for.
     inputs: Vec<u32>,
 }
@@ -43,9 +45,11 @@ pub struct Pipeline {
 #[derive(Debug, Default)]
 pub struct Scratch {
     rows: Rows,
-    events: Events,
+    events: Binned,
     raster: augment::RasterWork,
     times: Vec<f32>,
+    spikes: Vec<(f32, u32)>,
+    counts: Vec<usize>,
     image: Vec<f32>,
     spare: Vec<f32>,
 }
@@ -65,6 +69,7 @@ impl Pipeline {
         };
         encode.check(kind)?;
         let mut step_of_byte = Vec::new();
+        let mut times_of_byte = Vec::new();
         let mut inputs = Vec::new();
         let signal = match (&encode, kind) {
             (&Encode::Latency { steps }, _) => {
@@ -93,16 +98,34 @@ impl Pipeline {
                 Signal { kind: Kind::Spikes, steps, map }
             }
             (Encode::Bin { .. } | Encode::Align { .. } | Encode::Frames { .. }, _) => return misfit("events"),
+            (Encode::Times { .. }, SourceKind::Spikes { .. }) => return misfit("images, vectors or events"),
+            (&Encode::Times { window_ms, most }, _) => {
+                times_of_byte.extend((0..=255_u8).map(|b| encode::spike_time(f64::from(b) / 255.0, window_ms)));
+                match (values, kind) {
+                    (Some(map), _) => Signal { kind: Kind::Trains, steps: 1, map },
+                    (None, SourceKind::Events { units, sensor }) => {
+                        let (map, all) = encode.choice().inputs(units, sensor);
+                        inputs = all;
+                        Signal { kind: Kind::Trains, steps: most, map }
+                    }
+                    (None, _) => return misfit("images, vectors or events"),
+                }
+            }
             (Encode::Ready, SourceKind::Spikes { steps, width }) => Signal::flat(Kind::Spikes, steps, width),
             (Encode::Ready, _) => return misfit("spikes that are already in time steps"),
         };
         for step in &augment {
             step.check(kind, signal.map)?;
+            if matches!(encode, Encode::Times { .. }) && step.needs_bins() {
+                let want = "an encoding with time steps";
+                return Err(Error::config(format!("augmentation {}", step.name()), "encoding times", want));
+            }
         }
-        Ok(Self { encode, augment, kind, signal, step_of_byte, inputs })
+        Ok(Self { encode, augment, kind, signal, step_of_byte, times_of_byte, inputs })
     }
 
-    /// What a model is given for each sample: spikes, values that are the same in every step, or a sequence of values.
+    /// What a model is given for each sample: spikes in steps or in continuous time, values that are the same in every
+    /// step, or a sequence of values.
     ///
     /// Its steps are those of every batch, except for [`Encode::Align`], where they are a bound.
     #[must_use]
@@ -127,6 +150,8 @@ impl Pipeline {
         scratch.rows.clear();
         match (self.signal.kind, &mut *input) {
             (Kind::Values, Input::Values(values)) | (Kind::Sequence, Input::Sequence(values)) => values.clear(),
+            (Kind::Trains, Input::Trains(events)) => events.start(self.signal.width()),
+            (Kind::Trains, other) => *other = Input::Trains(Events::new(self.signal.width())),
             (Kind::Values, other) => *other = Input::Values(Vec::new()),
             (Kind::Sequence, other) => *other = Input::Sequence(Vec::new()),
             (_, Input::Spikes(_)) => {}
@@ -169,7 +194,14 @@ impl Pipeline {
                     encode::columns(map, &scratch.image, values);
                 }
             }
-            (Encode::Repeat { .. } | Encode::Columns { .. }, _) => unreachable!("`start` gave the input its kind"),
+            (&Encode::Times { window_ms, most }, Input::Trains(events)) => {
+                let dropped = self.spike_times(sample, (window_ms, most), &mut random, scratch);
+                events.push(&scratch.spikes).expect("sources give finite times and units in range");
+                return dropped;
+            }
+            (Encode::Repeat { .. } | Encode::Columns { .. } | Encode::Times { .. }, _) => {
+                unreachable!("`start` gave the input its kind")
+            }
             (Encode::Bin { .. } | Encode::Align { .. } | Encode::Frames { .. }, _) => {
                 let mut noise = Stream::new(seed, Purpose::Noise, [epoch, index]);
                 let (steps, dropped) = self.bin(sample, &mut random, scratch);
@@ -183,6 +215,46 @@ impl Pipeline {
             (Encode::Ready, _) => scratch.rows.push_ready(&sample.offsets, &sample.units),
         }
         0
+    }
+
+    /// The spikes of a sample in continuous time, ascending; gives how many events it has beyond them.
+    fn spike_times(&self, sample: &Sample, limits: (f64, usize), random: &mut Stream, scratch: &mut Scratch) -> u64 {
+        let (window_ms, most) = limits;
+        scratch.spikes.clear();
+        let mut dropped = 0;
+        if let SourceKind::Events { .. } = self.kind {
+            let Scratch { times, spikes, counts, .. } = scratch;
+            let warp = augment::TimeWarp::draw(&self.augment, random);
+            let times = if warp.is_identity() {
+                &sample.times
+            } else {
+                warp.apply_all(&sample.times, times, random);
+                &*times
+            };
+            let end = (window_ms / 1000.0) as f32;
+            let kept = |(&time, &unit): (&f32, &u32)| {
+                let unit = self.inputs[unit as usize];
+                (unit != NOWHERE && (0.0..=end).contains(&time)).then_some((time, unit))
+            };
+            spikes.extend(times.iter().zip(&sample.units).filter_map(kept));
+            spikes.sort_by(|x, y| x.0.total_cmp(&y.0));
+            counts.clear();
+            counts.resize(self.signal.width(), 0);
+            spikes.retain(|&(_, unit)| {
+                counts[unit as usize] += 1;
+                counts[unit as usize] <= most
+            });
+            dropped = (times.len() - spikes.len()) as u64;
+        } else if self.augment.is_empty() && matches!(self.kind, SourceKind::Images(_)) {
+            let spikes = sample.pixels.iter().map(|&p| self.times_of_byte[usize::from(p)]);
+            scratch.spikes.extend(spikes.zip(0..).filter_map(|(time, unit)| Some((time?, unit))));
+        } else {
+            self.prepare_values(sample, random, scratch);
+            let times = scratch.image.iter().map(|&x| encode::spike_time(x.into(), window_ms));
+            scratch.spikes.extend(times.zip(0..).filter_map(|(time, unit)| Some((time?, unit))));
+        }
+        scratch.spikes.sort_by(|x, y| x.0.total_cmp(&y.0));
+        dropped
     }
 
     /// Puts the events of a sample into steps; gives its number of steps, and how many events lie in none.

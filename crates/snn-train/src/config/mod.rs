@@ -208,6 +208,9 @@ impl Experiment {
             ScheduleConfig::Step { factor, .. } if !(*factor > 0.0 && factor.is_finite()) => {
                 return fail("train.schedule.factor", factor, "a number above 0");
             }
+            ScheduleConfig::Step { floor, .. } if !(0.0..=1.0).contains(floor) => {
+                return fail("train.schedule.floor", floor, "in [0, 1]");
+            }
             ScheduleConfig::Step { every: 0, .. } => return fail("train.schedule.every", &0, "at least 1"),
             ScheduleConfig::Cosine { floor, .. } if !(0.0..=1.0).contains(floor) => {
                 return fail("train.schedule.floor", floor, "in [0, 1]");
@@ -225,8 +228,26 @@ impl Experiment {
         {
             return fail("train.loss.label_smoothing", label_smoothing, "in [0, 1)");
         }
+        if let LossConfig::Targets { on, off } = &t.loss
+            && !(on.is_finite() && off.is_finite())
+        {
+            return fail("train.loss.on, off", &format_args!("{on}, {off}"), "numbers");
+        }
+        if !(0.0..=1.0).contains(&t.collapse) {
+            return fail("train.collapse", &t.collapse, "in [0, 1]");
+        }
+        if t.keep == Keep::BestTestAccuracy && t.evaluate_every != 1 {
+            return fail("train.evaluate_every", &t.evaluate_every, "1 to keep the best test accuracy");
+        }
+        if t.monitor != MonitorConfig::default() && !matches!(self.model.readout.neuron, ReadoutNeuron::Event(_)) {
+            return fail("train.monitor.per_epoch", &t.monitor.per_epoch, "0: only event-driven models have monitors");
+        }
+        self.model.readout.init.check("model.readout.init")?;
         for (i, layer) in self.model.layers.iter().enumerate() {
             let key = |name: &str| format!("model.layers.{i}.{name}");
+            if let LayerConfig::Dense { init, .. } | LayerConfig::Conv { init, .. } = layer {
+                init.check(&key("init"))?;
+            }
             let (neuron, width) = match layer {
                 LayerConfig::Dense { width, neuron, .. } => {
                     if *width == 0 {
@@ -250,6 +271,13 @@ impl Experiment {
         match &self.model.readout.neuron {
             ReadoutNeuron::Integrator(c) if !c.beta.is_finite() => {
                 return fail("model.readout.neuron.beta", &c.beta, "a number");
+            }
+            ReadoutNeuron::Event(c) => {
+                c.cell.check("model.readout.neuron.cell")?;
+                c.read.check("model.readout.neuron.read")?;
+                if t.rates != RateConfig::default() {
+                    return fail("train.rates.limit", &t.rates.limit, "0 for event-driven neurons: they have no steps");
+                }
             }
             ReadoutNeuron::Filter(filter) => filter.check("model.readout.neuron", None)?,
             _ => {}

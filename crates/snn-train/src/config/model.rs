@@ -1,8 +1,9 @@
 //! The model: hidden layers and a readout.
 
 use serde::{Deserialize, Serialize};
+use snn_core::backend::TrainReadout;
 
-use super::neurons::{FilterConfig, NeuronConfig, NoOptions};
+use super::neurons::{EventConfig, FilterConfig, NeuronConfig, NoOptions};
 use super::{out_of_range, tenth};
 use crate::error::Result;
 
@@ -35,7 +36,7 @@ pub enum LayerConfig {
         /// The layer's input is added to its spikes (from the second hidden layer on, widths equal).
         #[serde(default)]
         skip: bool,
-        /// Whether there is a bias; a normalisation has an offset in its place.
+        /// Whether there is a bias; a normalisation has an offset in its place. Event-driven neurons have none.
         #[serde(default = "yes")]
         bias: bool,
         /// Normalisation of the currents, every neuron for itself.
@@ -69,14 +70,14 @@ pub enum LayerConfig {
         /// Initial weights.
         #[serde(default)]
         init: Init,
-        /// Whether every channel has a bias; a normalisation has an offset in its place.
+        /// Whether every channel has a bias; a normalisation has an offset in its place. Event-driven neurons have none.
         #[serde(default = "yes")]
         bias: bool,
         /// Normalisation of the currents, every channel for itself.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         norm: Option<NormConfig>,
     },
-    /// Max pooling of spikes.
+    /// Max pooling of spikes in steps; in continuous time a neuron has all spikes of its window.
     Pool {
         /// Side of the window, and step; or its rows.
         window: usize,
@@ -253,9 +254,76 @@ pub enum ReadoutNeuron {
     Filter(FilterConfig),
     /// The current itself.
     None(NoOptions),
+    /// Event-driven neurons whose spike trains are read; there is no reduction over time and no bias.
+    Event(EventReadoutConfig),
     /// Neither projection nor neurons: the last layer's neurons vote, in as many groups of neighbours as there are
     /// classes, and the current of a class is the mean over its group.
     Vote(NoOptions),
+}
+
+/// A layer of event-driven neurons, one for each class, and what their spike trains say.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EventReadoutConfig {
+    /// The neurons.
+    pub cell: EventConfig,
+    /// How their spikes become outputs.
+    pub read: ReadConfig,
+}
+
+impl Default for EventReadoutConfig {
+    fn default() -> Self {
+        Self { cell: EventConfig { threshold: 1.3, ..EventConfig::default() }, read: ReadConfig::Count }
+    }
+}
+
+/// How spike trains become outputs; see [`TrainReadout`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ReadConfig {
+    /// The first spike over `-tau`: softmax cross entropy on it is the loss of time-to-first-spike networks.
+    FirstSpike {
+        /// Temperature, s.
+        tau: f64,
+    },
+    /// Minus the time of the first spike, s.
+    FirstTime {
+        /// The time of a spike that did not come, s.
+        missing: f64,
+    },
+    /// The number of spikes.
+    Count,
+    /// The sum of `e^(-rate t)` over the spikes.
+    Decay {
+        /// 1/s.
+        rate: f64,
+        /// Whether the gradient is the derivative; otherwise 1 earlier for every spike, as published.
+        #[serde(default)]
+        exact: bool,
+    },
+}
+
+impl From<ReadConfig> for TrainReadout {
+    fn from(config: ReadConfig) -> Self {
+        match config {
+            ReadConfig::FirstSpike { tau } => Self::FirstSpike { tau },
+            ReadConfig::FirstTime { missing } => Self::FirstTime { missing },
+            ReadConfig::Count => Self::Count,
+            ReadConfig::Decay { rate, exact } => Self::Decay { rate, exact },
+        }
+    }
+}
+
+impl ReadConfig {
+    pub(super) fn check(&self, key: &str) -> Result<()> {
+        let (name, value, fits) = match *self {
+            Self::FirstSpike { tau } => ("tau", tau, tau > 0.0 && tau.is_finite()),
+            Self::FirstTime { missing } => ("missing", missing, missing > 0.0 && missing.is_finite()),
+            Self::Decay { rate, .. } => ("rate", rate, rate > 0.0 && rate.is_finite()),
+            Self::Count => return Ok(()),
+        };
+        if fits { Ok(()) } else { Err(out_of_range(&format!("{key}.{name}"), &value, "a number above 0")) }
+    }
 }
 
 /// The leaky integrator.
@@ -320,6 +388,20 @@ pub enum Init {
     },
     /// Normal with variance `2 / (fan_in + fan_out)`.
     GlorotNormal,
+    /// Uniform in `[low, high)`.
+    Between {
+        /// The lower end.
+        low: f64,
+        /// The upper end.
+        high: f64,
+    },
+    /// Normal.
+    Normal {
+        /// The mean.
+        mean: f64,
+        /// The standard deviation, 0 or more.
+        deviation: f64,
+    },
 }
 
 impl Init {
@@ -343,5 +425,29 @@ impl NormConfig {
             return Err(out_of_range(&format!("{key}.eps"), eps, "a number above 0"));
         }
         Ok(())
+    }
+}
+
+impl Init {
+    pub(super) fn check(&self, key: &str) -> Result<()> {
+        let numbers: &[(&str, f64)] = match self {
+            Self::FanIn { gain } => &[("gain", *gain)],
+            Self::Uniform { bound } => &[("bound", *bound)],
+            Self::GlorotNormal => &[],
+            Self::Between { low, high } => &[("low", *low), ("high", *high)],
+            Self::Normal { mean, deviation } => &[("mean", *mean), ("deviation", *deviation)],
+        };
+        if let Some((name, value)) = numbers.iter().find(|(_, v)| !v.is_finite()) {
+            return Err(out_of_range(&format!("{key}.{name}"), value, "a number"));
+        }
+        match self {
+            Self::Between { low, high } if low > high => {
+                Err(out_of_range(&format!("{key}.high"), high, &format!("at least low = {low}")))
+            }
+            Self::Normal { deviation, .. } if *deviation < 0.0 => {
+                Err(out_of_range(&format!("{key}.deviation"), deviation, "0 or more"))
+            }
+            _ => Ok(()),
+        }
     }
 }

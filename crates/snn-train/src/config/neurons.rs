@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use snn_core::neurons::cuba::Recurrence;
+use snn_core::neurons::event::EventNeuron;
 use snn_core::neurons::paralif::{BernoulliGradient, FiringMode};
 
 use super::out_of_range;
@@ -23,6 +24,8 @@ pub enum NeuronConfig {
     Cuba(CubaConfig),
     /// No neuron: the rectified current of every step for itself.
     Relu(NoOptions),
+    /// The event-driven neuron of BATS, in continuous time.
+    Event(EventConfig),
 }
 
 impl Default for NeuronConfig {
@@ -278,6 +281,82 @@ impl Default for CubaConfig {
     }
 }
 
+/// The event-driven neuron; equations in [`snn_core::neurons::event`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EventConfig {
+    /// Synaptic time constant, s; the membrane's is twice that.
+    pub tau_s: f64,
+    /// Threshold.
+    pub threshold: f64,
+    /// What a spike takes from the membrane; absent for the threshold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reset: Option<f64>,
+    /// No spike is kept after this time, s; absent for no such time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end: Option<f64>,
+    /// Most spikes of a neuron; with the last of them it is finished for the sample.
+    pub spikes: u32,
+    /// Backwards, slopes at the threshold count as at least this share of threshold over membrane time constant; 0 for
+    /// exact gradients.
+    pub least_slope: f64,
+    /// What makes silent neurons fire again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<ScalingConfig>,
+}
+
+impl Default for EventConfig {
+    fn default() -> Self {
+        Self { tau_s: 0.13, threshold: 0.2, reset: None, end: None, spikes: 30, least_slope: 0.0, scaling: None }
+    }
+}
+
+impl From<EventConfig> for EventNeuron {
+    fn from(c: EventConfig) -> Self {
+        Self {
+            tau_s: c.tau_s,
+            threshold: c.threshold,
+            reset: c.reset.unwrap_or(c.threshold),
+            end: c.end.unwrap_or(f64::INFINITY),
+            capacity: c.spikes,
+            least_slope: c.least_slope,
+        }
+    }
+}
+
+/// Synaptic scaling of silent neurons: in every sample in which at least the share `silent` of a layer's neurons does not
+/// fire, the gradient on each weight of such a neuron falls by `factor` times the weight's magnitude, so that the
+/// weight grows.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScalingConfig {
+    /// The share, in `[0, 1]`.
+    pub silent: f64,
+    /// The factor, 0 or more.
+    pub factor: f64,
+}
+
+impl EventConfig {
+    pub(super) fn check(&self, key: &str) -> Result<()> {
+        let wrong = |e: snn_core::Error| match e {
+            snn_core::Error::Domain { param, value, range, .. } => {
+                let name = if param == "capacity" { "spikes" } else { param };
+                out_of_range(&format!("{key}.{name}"), &value, &format!("in {range}"))
+            }
+            other => Error::config(key, other.to_string()),
+        };
+        EventNeuron::from(*self).check().map_err(wrong)?;
+        let Some(scaling) = self.scaling else { return Ok(()) };
+        if !(0.0..=1.0).contains(&scaling.silent) {
+            return Err(out_of_range(&format!("{key}.scaling.silent"), &scaling.silent, "in [0, 1]"));
+        }
+        if !(scaling.factor >= 0.0 && scaling.factor.is_finite()) {
+            return Err(out_of_range(&format!("{key}.scaling.factor"), &scaling.factor, "0 or more"));
+        }
+        Ok(())
+    }
+}
+
 /// What has no option: the Non-Spiking baseline, readouts without neurons.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -384,6 +463,7 @@ impl NeuronConfig {
             }
             Self::Cuba(c) => c.filter.check(&format!("{key}.filter"), width).and(threshold(&c.threshold)),
             Self::Relu(_) => Ok(()),
+            Self::Event(c) => c.check(key),
         }
     }
 }

@@ -24,12 +24,17 @@ pub struct TrainConfig {
     pub keep: Keep,
     /// Gradients are scaled down to this norm if theirs is larger; 0 for never.
     pub clip_norm: f64,
+    /// A run stops after an epoch whose training accuracy is below this share of the best epoch's: it has collapsed. 0 for
+    /// never.
+    pub collapse: f64,
     /// What firing rates may be without a penalty.
     pub rates: RateConfig,
     /// Evaluations take the mean of the logits over so many passes, which differ where neurons fire at random.
     pub evaluate_draws: u32,
     /// Test accuracy is measured every so many epochs, and after the last; 0 for the latter only.
     pub evaluate_every: u32,
+    /// What is written down beside the record of every epoch.
+    pub monitor: MonitorConfig,
     /// A checkpoint is written every so many batches beside the one after each epoch; 0 for none.
     pub checkpoint_batches: usize,
 }
@@ -45,9 +50,11 @@ impl Default for TrainConfig {
             loss: LossConfig::default(),
             keep: Keep::BestTrainingLoss,
             clip_norm: 0.0,
+            collapse: 0.0,
             rates: RateConfig::default(),
             evaluate_draws: 1,
             evaluate_every: 10,
+            monitor: MonitorConfig::default(),
             checkpoint_batches: 0,
         }
     }
@@ -66,6 +73,13 @@ pub enum LossConfig {
     /// Mean squared error to 1 for the class and 0 for the others.
     #[serde(deserialize_with = "no_keys")]
     Mse,
+    /// Half the squared distance to `on` for the class and `off` for the others, summed over the outputs.
+    Targets {
+        /// What the output of the class should be.
+        on: f64,
+        /// What the others should be.
+        off: f64,
+    },
 }
 
 /// Refuses keys beside the kind, which the derived code lets pass for variants without fields.
@@ -90,12 +104,28 @@ pub struct RateConfig {
     pub recurrent_limit: f64,
 }
 
+/// Monitors of a model in continuous time: what they measure is in [`crate::monitor`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MonitorConfig {
+    /// Records of the training set in each epoch; 0 for no monitors. The test set has one for each time it is measured.
+    pub per_epoch: u32,
+    /// Whether every measurement of the test set leaves the spikes of its first sample, and the mean spike counts of
+    /// every neuron by class.
+    pub snapshots: bool,
+}
+
 /// Which weights a run gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Keep {
     /// Those after the epoch with the lowest training loss, as the block paper does.
     BestTrainingLoss,
+    /// Those after the epoch with the highest training accuracy.
+    BestTrainingAccuracy,
+    /// Those after the epoch with the highest test accuracy, as BATS does; the accuracy of such a choice flatters. Takes
+    /// `evaluate_every = 1`.
+    BestTestAccuracy,
     /// Those after the last epoch.
     Last,
 }
@@ -147,6 +177,8 @@ pub enum OptimiserKind {
     Adam,
     /// Adam with decoupled weight decay.
     AdamW,
+    /// Adam with Nesterov's look ahead.
+    NAdam,
     /// Adamax.
     Adamax,
 }
@@ -180,6 +212,9 @@ pub enum ScheduleConfig {
         every: u32,
         /// The factor.
         factor: f64,
+        /// The rate never falls below this share of the initial one.
+        #[serde(default)]
+        floor: f64,
     },
     /// Half a cosine from the initial rate to `floor` times it, after a linear rise over `warmup` epochs.
     Cosine {

@@ -27,9 +27,15 @@ pub fn weights<B: Backend>(
             (0..len).map(|_| uniform(bound, &mut stream)).collect()
         }
         Init::Uniform { bound } => (0..len).map(|_| uniform(bound, &mut stream)).collect(),
-        Init::GlorotNormal => {
-            let deviation = (2.0 / (fan_in + fan_out) as f64).sqrt();
-            let normal = Normal::new(0.0, deviation).expect("the deviation is a positive number");
+        Init::Between { low, high } => {
+            (0..len).map(|_| B::Real::lit(low + (high - low) * f64::from(stream.unit()))).collect()
+        }
+        Init::GlorotNormal | Init::Normal { .. } => {
+            let (mean, deviation) = match init {
+                Init::Normal { mean, deviation } => (mean, deviation),
+                _ => (0.0, (2.0 / (fan_in + fan_out) as f64).sqrt()),
+            };
+            let normal = Normal::new(mean, deviation).expect("a configuration's deviation is not negative");
             (0..len).map(|_| B::Real::lit(normal.sample(&mut stream))).collect()
         }
     };

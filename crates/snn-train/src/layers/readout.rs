@@ -83,6 +83,10 @@ impl<B: Backend> Readout<B> {
             }
             ReadoutNeuron::Filter(filter) => Neurons::Filter(Box::new(ParaLifCell::readout(device, filter)?)),
             ReadoutNeuron::None(_) | ReadoutNeuron::Vote(_) => Neurons::None,
+            ReadoutNeuron::Event(_) => {
+                let [layer, got, want] = ["readout", "event-driven neurons", "neurons in time steps"].map(String::from);
+                return Err(snn_core::Error::Kind { layer, got, want });
+            }
         };
         let empty = || Tensor::zeros(device, &[0]);
         Ok(Self {

@@ -1,5 +1,6 @@
 //! Every published experiment by name; a name begins with its system.
 
+mod bats;
 mod block;
 mod paralif;
 mod paralif_nets;
@@ -43,6 +44,7 @@ pub fn all() -> Vec<Preset> {
     let mut all = block::presets();
     all.extend(paralif::presets());
     all.extend(paralif_nets::presets());
+    all.extend(bats::presets());
     all
 }
 
@@ -71,7 +73,7 @@ mod tests {
     #[test]
     fn names_are_unique_and_begin_with_the_system() {
         let mut names: Vec<String> = all().into_iter().map(|p| p.name).collect();
-        let systems = ["block-", "spsn-", "paralif-"];
+        let systems = ["block-", "spsn-", "paralif-", "bats-"];
         assert!(names.iter().all(|n| systems.iter().any(|s| n.starts_with(s))));
         names.sort();
         let count = names.len();

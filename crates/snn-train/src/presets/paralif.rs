@@ -224,7 +224,7 @@ fn preset(
 }
 
 /// The learning rate halves every 25 epochs.
-const HALVING: ScheduleConfig = ScheduleConfig::Step { every: 25, factor: 0.5 };
+const HALVING: ScheduleConfig = ScheduleConfig::Step { every: 25, factor: 0.5, floor: 0.0 };
 
 /// The three runs of the SPSN repository for each of its neurons: basic, augmented, augmented and regularised.
 fn spsn() -> impl Iterator<Item = Preset> {

@@ -3,12 +3,15 @@
 //! A runner belongs to a *kind*, not to a file: other shapes and seeds of the same kind must pass too.
 
 mod arrays;
+mod bats;
 mod block;
 mod paralif;
+mod stream;
 mod transforms;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 use snn_core::testkit::golden::{Case, Entry, Outcome, Precision, read_index};
@@ -28,13 +31,14 @@ struct Implementation {
 }
 
 /// The kinds that have a runner, by system.
-const KINDS: &[(&str, &[&str])] = &[("block", block::KINDS), ("paralif", paralif::KINDS)];
+const KINDS: &[(&str, &[&str])] = &[("block", block::KINDS), ("paralif", paralif::KINDS), ("bats", bats::KINDS)];
 
 /// Everything that implements a kind of a system, or nothing where there is no such kind.
 fn implementations(system: &str, kind: &str) -> Result<Option<Vec<Implementation>>> {
     match system {
         "block" => block::implementations(kind),
         "paralif" => paralif::implementations(kind),
+        "bats" => bats::implementations(kind),
         _ => Ok(None),
     }
 }
@@ -59,9 +63,9 @@ macro_rules! on_devices {
 }
 use on_devices;
 
-/// A runner of what happens on the host alone.
-fn host_only(run: fn(&Case) -> Result<()>) -> Result<Option<Vec<Implementation>>> {
-    Ok(Some(vec![Implementation { name: "snn-data f32", precision: Precision::Single, run: Box::new(run) }]))
+/// A runner of what happens on the host alone, `name` being where.
+fn host_only(name: &'static str, run: fn(&Case) -> Result<()>) -> Result<Option<Vec<Implementation>>> {
+    Ok(Some(vec![Implementation { name, precision: Precision::Single, run: Box::new(run) }]))
 }
 
 /// What became of the cases.
@@ -73,7 +77,15 @@ struct Tally {
     skipped: usize,
 }
 
+/// Where runners find data sets.
+static DATA: OnceLock<PathBuf> = OnceLock::new();
+
+fn data_folder() -> PathBuf {
+    DATA.get().cloned().unwrap_or_else(|| super::data_dir(None))
+}
+
 pub(crate) fn run(args: &Golden) -> Result<()> {
+    DATA.get_or_init(|| super::data_dir(args.data_dir.as_deref()));
     let own = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../snn-core/golden"));
     let dir = args.dir.clone().or_else(|| std::env::var_os("SNN_GOLDEN_DIR").map(PathBuf::from));
     let is_own = dir.is_none();

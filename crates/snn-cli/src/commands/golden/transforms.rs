@@ -49,7 +49,7 @@ fn encode(kind: SourceKind, samples: &[Sample], encode: Encode) -> Result<Spikes
     match Loader::new(Arc::new(source), Arc::new(pipeline), options)?.next() {
         Some(batch) => match batch?.input {
             Input::Spikes(spikes) => Ok(spikes),
-            Input::Values(_) | Input::Sequence(_) => bail!("the encoding gave values, not spikes"),
+            Input::Values(_) | Input::Sequence(_) | Input::Trains(_) => bail!("the encoding gave values, not spikes"),
         },
         None => bail!("the loader gave no batch"),
     }
