@@ -266,6 +266,8 @@ pub(crate) enum BenchWhat {
     Ops,
     /// A whole layer: projection and neurons, forward and backward.
     Layer,
+    /// Event-driven training of the published network, per image.
+    Events,
 }
 
 #[derive(Debug, Args)]
@@ -273,6 +275,9 @@ pub(crate) struct BenchArgs {
     /// What to time.
     #[arg(default_value = "ops")]
     pub(crate) what: BenchWhat,
+    /// Directory of data sets, for `events`: on MNIST if it is there, on generated digits otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<std::path::PathBuf>,
     /// Neuron models of the layer, comma separated.
     #[arg(long, value_delimiter = ',', default_value = "block,single")]
     pub(crate) model: Vec<crate::bench::LayerModel>,

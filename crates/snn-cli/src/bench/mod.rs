@@ -5,12 +5,14 @@
 //! | `ops.rs` | every hot operation at a small, a typical and a large size |
 //! | `filtered.rs` | one scan of neurons with two filters, with random numbers drawn or given |
 //! | `layer.rs` | a whole layer with the published protocol, and the floor under its time |
+//! | `events.rs` | event-driven training of a published network, and the floor under its time |
 //! | `peer.rs` | the same layer in PyTorch, timed by the script in `peers/` |
 //! | `timing.rs` | medians and spreads |
 //!
 //! The machine's limits are measured at the start of every run ([`snn_cpu::limits`]): a share of a limit that was
 //! measured on another day, or on another machine, would mean nothing.
 
+mod events;
 pub(crate) mod filtered;
 pub(crate) mod layer;
 mod ops;
@@ -64,6 +66,16 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
             }
             cells.iter().map(layer::Outcome::json).collect()
         }
+        BenchWhat::Events => {
+            let data_dir = crate::commands::data_dir(args.data_dir.as_deref());
+            let data = snn_data::OpenOptions { data_dir, ..snn_data::OpenOptions::default() };
+            let times = events::run(&cpu, &limits, &data, args.repeats)?;
+            match lines {
+                true => times.iter().try_for_each(|t| console::json(&t.json()))?,
+                false => console::line(events::table(&times)?.terminal())?,
+            }
+            times.iter().map(events::EventTimes::json).collect()
+        }
     };
     if let Some(earlier) = &earlier {
         let table = compared(earlier, &records);
@@ -108,12 +120,12 @@ fn check(args: &BenchArgs) -> Result<()> {
     if !args.peer.is_empty() && args.peer_python.is_none() {
         return Err(usage("--peer needs --peer-python: a Python with torch"));
     }
-    if args.what == BenchWhat::Ops && args.peer_python.is_some() {
+    if args.what != BenchWhat::Layer && args.peer_python.is_some() {
         return Err(usage("--peer-python: peers are timed by `snn bench layer` only"));
     }
     if let Some(Some(file)) = &args.json {
         // `--json layer` is a forgotten order of words, hardly a file.
-        if file.as_os_str() == "ops" || file.as_os_str() == "layer" {
+        if ["ops", "layer", "events"].iter().any(|word| file.as_os_str() == *word) {
             let word = file.display();
             return Err(usage(format!("--json {word}: expected a file; write `snn bench {word} --json`")));
         }

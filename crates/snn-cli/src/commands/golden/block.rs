@@ -42,8 +42,8 @@ pub(super) fn implementations(kind: &str) -> Result<Option<Vec<Implementation>>>
         "block_readout" => on_devices!(readout),
         "block_model" => on_devices!(model),
         "block_conv_pool" => on_devices!(conv_pool),
-        "block_transforms" => host_only(transforms::transforms),
-        "block_yinyang" => host_only(transforms::yinyang),
+        "block_transforms" => host_only("snn-data f32", transforms::transforms),
+        "block_yinyang" => host_only("snn-data f32", transforms::yinyang),
         _ => Ok(None),
     }
 }

@@ -37,9 +37,9 @@ pub(super) fn implementations(kind: &str) -> Result<Option<Vec<Implementation>>>
         "network" => on_devices!(network),
         "trained" => on_devices!(trained),
         "bio_features" => on_devices!(biology),
-        "augment" => host_only(transforms::affine),
-        "binning" => host_only(transforms::binning),
-        "yinyang" => host_only(transforms::yinyang_rates),
+        "augment" => host_only("snn-data f32", transforms::affine),
+        "binning" => host_only("snn-data f32", transforms::binning),
+        "yinyang" => host_only("snn-data f32", transforms::yinyang_rates),
         _ => Ok(None),
     }
 }
