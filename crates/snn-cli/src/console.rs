@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use snn_train::health::LayerHealth;
+use snn_train::monitor::MonitorRecord;
 use snn_train::trainer::{BatchProgress, EpochRecord, RunInfo};
 
 /// Prints an error with its causes; colour only on a terminal.
@@ -150,8 +151,15 @@ impl snn_train::Observer for Watch {
     fn epoch(&mut self, r: &EpochRecord) {
         self.bar.finish_and_clear();
         let test = r.test_accuracy.map_or(String::new(), |a| format!(", test accuracy {:.2} %", 100.0 * a));
+        let mut odd = String::new();
+        if r.infinite_share > 0.0 {
+            odd.push_str(&format!(", {:.2} % of infinite loss", 100.0 * r.infinite_share));
+        }
+        if r.skipped_updates > 0 {
+            odd.push_str(&format!(", {} updates left out", r.skipped_updates));
+        }
         self.say(format_args!(
-            "epoch {:>3}: loss {:.4}, accuracy {:.2} %, {:.1} spikes per sample, rate {:.1e}, {:.1} s{test}",
+            "epoch {:>3}: loss {:.4}, accuracy {:.2} %, {:.1} spikes per sample, rate {:.1e}, {:.1} s{test}{odd}",
             r.epoch,
             r.loss,
             100.0 * r.accuracy,
@@ -160,6 +168,10 @@ impl snn_train::Observer for Watch {
             r.seconds
         ));
         self.emit(&serde_json::json!({ "event": "epoch", "record": r }));
+    }
+
+    fn monitor(&mut self, record: &MonitorRecord) {
+        self.emit(&serde_json::json!({ "event": "monitor", "record": record }));
     }
 
     fn health(&mut self, epoch: u32, report: &[LayerHealth]) {

@@ -3,17 +3,18 @@
 
 use proptest::prelude::*;
 use snn_core::backend::{
-    BlockOps, ChannelNorm, CubaOps, CubaParameters, DecayMap, DelayKernel, DelayOps, Delays, FilterGrad, Filters, Fire,
-    Gemm, Leak, LeakGrad, LifOps, LinAlg, Memory, Noise, Optimise, ParaLifOps, Recurrent, SpikeMemory, TimeReduction,
-    Update, UpdateRule, UpdateSlot,
+    BlockOps, ChannelNorm, CubaOps, CubaParameters, DecayMap, DelayKernel, DelayOps, Delays, EventOps, FilterGrad,
+    Filters, Fire, Gemm, Leak, LeakGrad, LifOps, LinAlg, Memory, Noise, Optimise, ParaLifOps, Recurrent, SpikeMemory,
+    TimeReduction, Update, UpdateRule, UpdateSlot,
 };
 use snn_core::neurons::block::{self, BlockNeuron};
 use snn_core::neurons::cuba::{CubaNeuron, Recurrence};
+use snn_core::neurons::event::EventNeuron;
 use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
 use snn_core::neurons::paralif::FiringMode;
 use snn_core::random::SpikeDraws;
 use snn_core::testkit::{Inputs, relative_difference, wide};
-use snn_core::{Conv, Lanes, Map, Pool, Spikes, Surrogate};
+use snn_core::{Conv, Events, Lanes, Map, Pool, Spikes, Surrogate, Synapses, Trains};
 use snn_cpu::Cpu;
 use snn_cpu::published::{
     ConvolutionTape, StepwiseTape, convolution_backward, convolution_forward, stepwise_backward, stepwise_forward,
@@ -289,6 +290,7 @@ fn everything(cpu: &Cpu) -> Vec<(String, Vec<u32>)> {
 
     filtered(cpu, &mut inputs, &mut keep);
     networks(cpu, &mut inputs, &mut keep);
+    continuous(cpu, &mut inputs, &mut keep);
 
     let mut out = vec![0.0; lanes.width];
     cpu.sum_rows(lanes.rows(), lanes.width, &current, &mut out).unwrap();
@@ -435,6 +437,106 @@ fn networks(cpu: &Cpu, inputs: &mut Inputs, keep: &mut impl FnMut(String, &[f32]
     keep("soft_cross_entropy".into(), &losses);
     cpu.squared_error(10, &outputs, &targets, &mut losses, &mut g).unwrap();
     keep("squared_error".into(), &g);
+}
+
+/// Layers of event-driven neurons, wide, narrow and convolutional, as bits.
+fn continuous(cpu: &Cpu, inputs: &mut Inputs, keep: &mut impl FnMut(String, &[f32])) {
+    let map = Map::new(9, 8, 3);
+    for synapses in [
+        Synapses::Dense { inputs: map.len(), outputs: 300 },
+        Synapses::Dense { inputs: map.len(), outputs: 10 },
+        Synapses::Conv(Conv::new(map, 70, 3, 1, 0).unwrap()),
+    ] {
+        let neuron = EventNeuron::new(0.05, 0.03, 0.2, 9);
+        let host = trains(inputs, 21, map.len(), 70);
+        let weight = inputs.uniform(synapses.rows() * synapses.sites().1, -0.6, 1.0);
+        let mut input = Trains::empty(cpu, 0).unwrap();
+        input.upload(cpu, &host).unwrap();
+        let (mut out, mut slopes) = (Trains::empty(cpu, 0).unwrap(), vec![]);
+        cpu.event_forward(&neuron, &synapses, &weight, &input, &mut out, &mut slopes).unwrap();
+        let mut grad = inputs.uniform(slopes.len(), -1.0, 1.0);
+        let (mut on_weight, mut on_input) = (vec![0.0; weight.len()], vec![0.0; host.len()]);
+        cpu.event_backward(
+            &neuron,
+            &synapses,
+            &weight,
+            &input,
+            &out,
+            &slopes,
+            &mut grad,
+            &mut on_weight,
+            Some(&mut on_input),
+        )
+        .unwrap();
+        assert!(slopes.len() > 500, "{synapses:?} fires {} times", slopes.len());
+        let units: Vec<f32> = out.units.iter().map(|&u| u as f32).collect();
+        for list in [&out.times, &units, &slopes, &grad, &on_weight, &on_input] {
+            keep(format!("events, {synapses:?}"), list);
+        }
+    }
+}
+
+/// Samples of up to `most` events; every third of them shares its time with the one before.
+fn trains(inputs: &mut Inputs, batch: usize, width: usize, most: usize) -> Events {
+    let mut events = Events::new(width);
+    for sample in 0..batch {
+        let mut times = inputs.uniform(most - sample % 7, 0.0, 0.1);
+        times.sort_by(f32::total_cmp);
+        (2..times.len()).step_by(3).for_each(|i| times[i] = times[i - 1]);
+        let units = inputs.uniform(times.len(), 0.0, width as f32).into_iter().map(|u| u as u32);
+        events.push(&times.into_iter().zip(units).collect::<Vec<_>>()).unwrap();
+    }
+    events
+}
+
+/// The order in which events at one instant are given makes no difference, not even in the last bit.
+#[test]
+fn tied_events_may_come_in_any_order() {
+    let (cpu, mut inputs) = (Cpu::new(2).unwrap(), Inputs::new(5));
+    let neuron = EventNeuron::new(0.05, 0.03, f64::INFINITY, 9);
+    let synapses = Synapses::Dense { inputs: 40, outputs: 33 };
+    let weight = inputs.uniform(40 * 33, -0.6, 1.0);
+    let list: Vec<(f32, u32)> = (0..60).map(|i| (0.01 * (i / 6) as f32, (i * 7 % 40) as u32)).collect();
+    let run = |list: &[(f32, u32)]| {
+        let mut host = Events::new(40);
+        host.push(list).unwrap();
+        let mut input = Trains::empty(&cpu, 0).unwrap();
+        input.upload(&cpu, &host).unwrap();
+        let (mut out, mut slopes) = (Trains::empty(&cpu, 0).unwrap(), vec![]);
+        cpu.event_forward(&neuron, &synapses, &weight, &input, &mut out, &mut slopes).unwrap();
+        (out.times, out.units, slopes)
+    };
+    let want = run(&list);
+    assert!(want.0.len() > 50);
+    let mut turned = list;
+    turned.chunks_mut(6).for_each(<[_]>::reverse);
+    assert_eq!(run(&turned), want);
+}
+
+/// What is fed through a layer at a wild scale: nothing panics, spikes ascend, buffers hold.
+#[test]
+fn no_weights_break_a_layer() {
+    let (cpu, mut inputs) = (Cpu::new(2).unwrap(), Inputs::new(6));
+    let host = trains(&mut inputs, 5, 40, 50);
+    let mut input = Trains::empty(&cpu, 0).unwrap();
+    input.upload(&cpu, &host).unwrap();
+    let synapses = Synapses::Dense { inputs: 40, outputs: 70 };
+    for (scale, tau_s) in
+        [(1e-30, 0.05), (1e30, 0.05), (f32::NAN, 0.05), (f32::INFINITY, 0.05), (1.0, 1e-6), (1.0, 1e6)]
+    {
+        let neuron = EventNeuron::new(tau_s, 0.03, f64::INFINITY, 9);
+        let weight: Vec<f32> = inputs.uniform(40 * 70, -0.6, 1.0).into_iter().map(|w| w * scale).collect();
+        let (mut out, mut slopes) = (Trains::empty(&cpu, 0).unwrap(), vec![]);
+        cpu.event_forward(&neuron, &synapses, &weight, &input, &mut out, &mut slopes).unwrap();
+        assert!(out.times.iter().all(|t| t.is_finite() && *t >= 0.0), "{scale} {tau_s}");
+        assert_eq!(scale.is_nan(), out.times.is_empty() && scale.is_nan());
+        for sample in out.offsets.windows(2) {
+            assert!(out.times[sample[0] as usize..sample[1] as usize].is_sorted());
+        }
+        let mut counts = vec![0; 5 * 70];
+        cpu.count_trains(&out, &mut counts).unwrap();
+        assert!(counts.iter().all(|c| *c <= 9));
+    }
 }
 
 fn places(rows: &mut [Vec<f32>; 4]) -> FilterGrad<'_, Cpu> {

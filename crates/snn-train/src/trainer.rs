@@ -43,6 +43,9 @@ pub struct EpochRecord {
     pub learning_rate: f64,
     /// Test accuracy, if it was measured after this epoch.
     pub test_accuracy: Option<f64>,
+    /// Of a model in continuous time, where it was tested: accuracy by other ways of reading its output spikes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub test_readings: Vec<(String, f64)>,
     /// Seconds of the epoch, evaluation excluded.
     pub seconds: f64,
     /// Of these, forward passes.
@@ -675,6 +678,9 @@ struct Session<'a, B: Backend> {
     observer: &'a mut dyn Observer,
 }
 
+/// Single precision holds the squares of gradients up to this norm.
+const LARGEST_NORM: f64 = 1e19;
+
 /// Where the time of an epoch goes.
 #[derive(Default)]
 struct Clock {
@@ -765,8 +771,9 @@ impl<B: Backend> Session<'_, B> {
                 log.write(&LogLine::Health { epoch, layers: &report })?;
             }
         }
-        // Event-driven neurons that hardly reach their threshold have gradients without a bound.
-        if events && !norm.is_finite() {
+        // Event-driven neurons that hardly reach their threshold have gradients without a bound; their squares, too, must
+        // be numbers.
+        if events && !(norm < LARGEST_NORM) {
             self.progress.scores.skipped += 1;
         } else {
             self.optimiser.update(device, &mut self.stack, learning_rate)?;
@@ -816,7 +823,8 @@ impl<B: Backend> Session<'_, B> {
             infinite_share: scores.infinite_share(),
             skipped_updates: sums.skipped,
             learning_rate,
-            test_accuracy: test.map(|t| t.accuracy),
+            test_accuracy: test.as_ref().map(|t| t.accuracy),
+            test_readings: test.map(|t| t.readings).unwrap_or_default(),
             seconds,
             forward_seconds: clock.forward,
             backward_seconds: clock.backward,

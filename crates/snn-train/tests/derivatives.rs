@@ -7,7 +7,7 @@
 use snn_core::backend::SpikeMemory;
 use snn_core::reference::Reference;
 use snn_core::testkit::Inputs;
-use snn_core::{Activity, Backend, Dual, Kind, Lanes, Map, Pass, Real, Signal, Spikes, Tensor};
+use snn_core::{Activity, Backend, Dual, Events, Kind, Lanes, Map, Pass, Real, Signal, Spikes, Tensor, Trains};
 use snn_train::config::{LossConfig, ModelConfig};
 use snn_train::losses::Loss;
 use snn_train::{Experiment, Stack};
@@ -23,6 +23,7 @@ enum Input {
     Spikes(Spikes),
     Values(Vec<f32>),
     Sequence(Lanes, Vec<f32>),
+    Trains(Events),
 }
 
 impl Input {
@@ -32,6 +33,11 @@ impl Input {
                 let mut spikes = device.spikes();
                 device.upload_spikes(host, &mut spikes).unwrap();
                 Activity::Spikes(spikes)
+            }
+            Self::Trains(host) => {
+                let mut trains = Trains::empty(device, 0).unwrap();
+                trains.upload(device, host).unwrap();
+                Activity::Trains(trains)
             }
             Self::Values(host) => {
                 Activity::Values(Tensor { shape: vec![batch, host.len() / batch], data: lift(device, host) })
@@ -66,6 +72,17 @@ fn check_loss(name: &str, model: &ModelConfig, signal: Signal, density: f32, los
             let lanes = Lanes::new(BATCH, signal.steps, signal.width());
             Input::Sequence(lanes, inputs.uniform(lanes.len(), -1.0, 1.0))
         }
+        Kind::Trains => {
+            let mut events = Events::new(signal.width());
+            for _ in 0..BATCH {
+                let mut times = inputs.uniform(signal.width(), 0.0, 0.1);
+                times.sort_by(f32::total_cmp);
+                let units = inputs.uniform(signal.width(), 0.0, signal.width() as f32);
+                let list: Vec<_> = times.into_iter().zip(units.into_iter().map(|u| u as u32)).collect();
+                events.push(&list).unwrap();
+            }
+            Input::Trains(events)
+        }
         _ => Input::Spikes(inputs.spikes(Lanes::new(BATCH, signal.steps, signal.width()), density)),
     };
     let labels = [0_u32, 3, 1];
@@ -82,7 +99,8 @@ fn check_loss(name: &str, model: &ModelConfig, signal: Signal, density: f32, los
     loss.forward(&plain, stack.output(), &labels).unwrap();
     stack.backward(&plain, &activity, loss.grad()).unwrap();
     let spikes = stack.layers().filter_map(|l| l.spikes());
-    let spikes = spikes.flat_map(|s| plain.events_per_sample(s).unwrap()).map(u64::from).sum();
+    let clocked: u64 = spikes.flat_map(|s| plain.events_per_sample(s).unwrap()).map(u64::from).sum();
+    let spikes = clocked + stack.layers().filter_map(|l| l.trains()).map(|t| t.events(&plain) as u64).sum::<u64>();
 
     let mut twin = Stack::build(&dual, model, signal, CLASSES, 5).unwrap();
     // Running statistics and the like are not learned, so they have no gradient.
@@ -347,6 +365,35 @@ fn models_with_learned_delays_have_exact_gradients() {
         for layers in [plain, dropped] {
             let text = format!("model = {{ layers = [{layers}], {readout} }}");
             check_lively(&format!("delays, sigma {sigma}"), &model(&text), Signal::flat(Kind::Spikes, 9, 6), 0.4);
+        }
+    }
+}
+
+/// Event-driven models, where the loss has a derivative: first spikes and exact decaying counts.
+#[test]
+fn event_driven_models_have_exact_gradients() {
+    let event = "neuron = { model = 'event', tau_s = 0.05, threshold = 0.02, end = 0.3, spikes = 6 }";
+    let init = "init = { kind = 'between', low = -0.1, high = 0.5 }";
+    let targets = LossConfig::Targets { on: 2.0, off: 0.5 };
+    for (read, loss) in [
+        ("{ kind = 'first-spike', tau = 0.02 }", LossConfig::default()),
+        ("{ kind = 'first-spike', tau = 0.02 }", LossConfig::CrossEntropy { label_smoothing: 0.1 }),
+        ("{ kind = 'first-time', missing = 1.0 }", LossConfig::Targets { on: -0.02, off: -0.2 }),
+        ("{ kind = 'decay', rate = 3.0, exact = true }", targets),
+    ] {
+        let cell = "{ tau_s = 0.05, threshold = 0.03, spikes = 5 }";
+        let readout = format!("{{ {init}, neuron = {{ model = 'event', cell = {cell}, read = {read} }} }}");
+        let dense = format!("{{ kind = 'dense', width = 9, {event}, {init} }}");
+        let conv = format!("{{ kind = 'conv', channels = 3, kernel = 3, {event}, {init} }}");
+        let pool = "{ kind = 'pool', window = 2 }";
+        let flat = Signal::flat(Kind::Trains, 1, 12);
+        let map = Signal { kind: Kind::Trains, steps: 1, map: Map::new(6, 5, 2) };
+        for (name, layers, signal) in
+            [("dense", format!("{dense}, {dense}"), flat), ("convolutional", format!("{conv}, {pool}, {dense}"), map)]
+        {
+            let model = model(&format!("model = {{ layers = [{layers}], readout = {readout} }}"));
+            let (spikes, dead) = check_loss(&format!("{name}, {read}"), &model, signal, 0.0, loss);
+            assert!(spikes > 20 && dead.is_empty(), "{name}, {read}: {spikes} spikes, no gradient on {dead:?}");
         }
     }
 }

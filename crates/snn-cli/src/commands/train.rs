@@ -24,6 +24,7 @@ struct ResultLine<'a> {
     peak_bytes: Option<u64>,
     parameters: usize,
     data_label: Option<&'a str>,
+    collapsed: Option<u32>,
     device: String,
     out: String,
 }
@@ -74,6 +75,7 @@ fn print(name: &str, s: &Summary, out: &Path, json: bool, device: String) -> Res
             peak_bytes: peak_bytes(),
             parameters: s.parameters,
             data_label: s.data_label.as_deref(),
+            collapsed: s.collapsed,
             device,
             out: out.display().to_string(),
         });

@@ -8,6 +8,7 @@
 //! events in its field, with all positions sharing their weights. Work is cut by sizes alone, and sums go in a fixed
 //! order.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -26,10 +27,12 @@ const TILE: usize = 64;
 /// Neurons that one test covers.
 const GROUP: usize = 16;
 /// Samples that one task walks with the same part of the weights, where there are many tiles.
-const SAMPLES: usize = 8;
+const SAMPLES: usize = 16;
 /// Parts of the batch with sums of their own, where there are few tiles.
 const PARTS: usize = 8;
 
+/// Relative error of the state after many events.
+const ROUNDING: f64 = 1e-6;
 /// Relative slack of the test for candidates, above the rounding errors in it.
 const SLACK: f32 = 1e-6;
 
@@ -161,43 +164,62 @@ struct Constants {
     capacity: u32,
 }
 
-/// Walks one site with one tile of neurons and appends their spikes. `unit` is the first neuron; the tile's weights
-/// begin at `lane` of every row.
+/// Weights whose rows are whole groups of lanes: those of the layer, or a copy with zeros behind each row.
+struct Rows<'a> {
+    weights: Cow<'a, [f32]>,
+    /// Entries of a row.
+    stride: usize,
+}
+
+impl<'a> Rows<'a> {
+    fn new(weight: &'a [f32], lanes: usize) -> Self {
+        let stride = lanes.next_multiple_of(GROUP);
+        if stride == lanes || lanes == 0 {
+            return Self { weights: Cow::Borrowed(weight), stride };
+        }
+        let mut padded = vec![0.0; weight.len() / lanes * stride];
+        padded.chunks_mut(stride).zip(weight.chunks(lanes)).for_each(|(to, from)| to[..lanes].copy_from_slice(from));
+        Self { weights: Cow::Owned(padded), stride }
+    }
+}
+
+/// Walks one site with a tile of neurons and appends their spikes. `unit` is the first neuron; the tile's weights begin at
+/// `lane` of every row.
 #[inline(always)]
-fn walk_forward(
+fn walk_forward(k: &Constants, walk: &Walk<'_>, rows: &Rows<'_>, lanes: Range<usize>, unit: u32, out: &mut Vec<Spike>) {
+    match lanes.len().div_ceil(GROUP) {
+        1 => walk_groups::<1>(k, walk, rows, lanes.start, unit, out),
+        2 => walk_groups::<2>(k, walk, rows, lanes.start, unit, out),
+        3 => walk_groups::<3>(k, walk, rows, lanes.start, unit, out),
+        _ => walk_groups::<4>(k, walk, rows, lanes.start, unit, out),
+    }
+}
+
+/// As [`walk_forward`], for a tile of so many groups.
+#[inline(always)]
+fn walk_groups<const GROUPS: usize>(
     k: &Constants,
     walk: &Walk<'_>,
-    weight: &[f32],
-    (stride, lane, lanes): (usize, usize, usize),
+    rows: &Rows<'_>,
+    lane: usize,
     unit: u32,
     out: &mut Vec<Spike>,
 ) {
-    let (mut a, mut b, mut row) = ([0.0_f32; TILE], [0.0_f32; TILE], [0.0_f32; TILE]);
-    let mut counts = [0_u32; TILE];
-    let groups = lanes.div_ceil(GROUP);
+    // Rows come in no order that hardware foresees: ask for them some events ahead.
+    const AHEAD: usize = 6;
+    let (mut a, mut b) = ([[0.0_f32; GROUP]; GROUPS], [[0.0_f32; GROUP]; GROUPS]);
+    let mut counts = [[0_u32; GROUP]; GROUPS];
     let c = k.c as f32;
+    let row = |at: usize| &rows.weights[walk.rows[at] as usize * rows.stride + lane..][..GROUPS * GROUP];
     for at in 0..walk.rows.len() {
+        if at + AHEAD < walk.rows.len() {
+            simd::prefetch(row(at + AHEAD));
+        }
         let (slow, reach) = (walk.decays[at], walk.reaches[at]);
-        let fast = slow * slow;
-        let weights = &weight[walk.rows[at] as usize * stride + lane..][..lanes];
-        // A full tile reads its weights in place; a narrow one through a row padded with zeros.
-        let weights: &[f32] = if lanes.is_multiple_of(GROUP) {
-            weights
-        } else {
-            row[..lanes].copy_from_slice(weights);
-            &row
-        };
-        for group in 0..groups {
-            let cut = group * GROUP..(group + 1) * GROUP;
-            let (Ok(a), Ok(b), Ok(w)) = (
-                <&mut [f32; GROUP]>::try_from(&mut a[cut.clone()]),
-                <&mut [f32; GROUP]>::try_from(&mut b[cut.clone()]),
-                <&[f32; GROUP]>::try_from(&weights[cut]),
-            ) else {
-                continue;
-            };
-            let mut candidates = [0_u32; GROUP];
-            let mut any = 0;
+        let (fast, peak, rise) = (slow * slow, (2.0 + SLACK) * c * reach, c * reach);
+        for (group, w) in row(at).chunks_exact(GROUP).enumerate() {
+            let (a, b) = (&mut a[group], &mut b[group]);
+            let mut candidates = [0_u8; GROUP];
             for i in 0..GROUP {
                 a[i] = a[i] * fast + w[i];
                 b[i] = b[i] * slow + w[i];
@@ -205,26 +227,23 @@ fn walk_forward(
                 // its peak, which is at y = b / 2c.
                 let square = b[i] * b[i];
                 let exists = (b[i] > 0.0) & (a[i] > 0.0) & (square - 4.0 * c * a[i] >= -SLACK * square);
-                let above = (c * reach - b[i]) * reach + a[i] <= SLACK * b[i] * reach;
-                let past = b[i] <= (2.0 + SLACK) * c * reach;
-                candidates[i] = u32::from(exists & (above | past));
-                any |= candidates[i];
+                let above = (rise - b[i]) * reach + a[i] <= SLACK * b[i] * reach;
+                candidates[i] = u8::from(exists & (above | (b[i] <= peak)));
             }
-            if any == 0 {
-                continue;
-            }
-            for i in 0..GROUP {
-                let n = group * GROUP + i;
-                if candidates[i] != 0 {
-                    let (now, limit) = (f64::from(walk.times[at]), f64::from(walk.limits[at]));
-                    fire(k, (&mut a[i], &mut b[i]), now, limit, &mut counts[n], unit + n as u32, out);
-                }
+            let mut candidates = u128::from_le_bytes(candidates);
+            while candidates != 0 {
+                let i = candidates.trailing_zeros() as usize / 8;
+                candidates &= candidates - 1;
+                let (now, limit) = (f64::from(walk.times[at]), f64::from(walk.limits[at]));
+                let n = unit + (group * GROUP + i) as u32;
+                fire(k, (&mut a[i], &mut b[i]), now, limit, &mut counts[group][i], n, out);
             }
         }
     }
 }
 
 /// The spikes of one neuron between two events.
+#[inline(never)]
 fn fire(
     k: &Constants,
     (a, b): (&mut f32, &mut f32),
@@ -235,7 +254,7 @@ fn fire(
     out: &mut Vec<Spike>,
 ) {
     let (wide_a, mut wide_b) = (f64::from(*a), f64::from(*b));
-    let mut last = now;
+    let (mut last, mut fired) = (now, false);
     loop {
         let square = wide_b * wide_b - 4.0 * wide_a * k.c;
         if !(square >= 0.0) {
@@ -246,10 +265,16 @@ fn fire(
         if !(y > 0.0 && x > 0.0) {
             break;
         }
-        let time = now + k.tau * y.ln();
-        if !(time > last && time <= limit) {
+        let mut time = now + k.tau * y.ln();
+        // Where a crossing fell between two intervals by rounding, the second one begins with it.
+        let between = !fired && y > 1.0 - ROUNDING && time <= now && k.d > 0.0;
+        if between {
+            time = now;
+        }
+        if !((time > last || between) && time <= limit) {
             break;
         }
+        fired = true;
         out.push(Spike::new(time as f32, unit, (x / y) as f32));
         *count += 1;
         if *count == k.capacity {
@@ -462,6 +487,7 @@ impl EventOps for Cpu {
         let k = Constants { tau: neuron.tau(), c: neuron.level(), d: neuron.drop(), capacity: neuron.capacity };
         self.install(|| {
             let walks = all_walks(neuron, synapses, input);
+            let rows = Rows::new(weight, cut.lanes);
             // A task is a tile with some samples; tasks of the same samples are neighbours.
             let found: Vec<Vec<Vec<Spike>>> = (0..walks.len().div_ceil(cut.samples()) * cut.tiles)
                 .into_par_iter()
@@ -475,9 +501,8 @@ impl EventOps for Cpu {
                             #[inline(always)]
                             || {
                                 for site in 0..cut.sites {
-                                    let place = (cut.lanes, lanes.start, lanes.len());
                                     let unit = (site * cut.lanes + lanes.start) as u32;
-                                    walk_forward(&k, &walks.site(site), weight, place, unit, &mut spikes);
+                                    walk_forward(&k, &walks.site(site), &rows, lanes.clone(), unit, &mut spikes);
                                 }
                             },
                         );
@@ -489,7 +514,9 @@ impl EventOps for Cpu {
             let spikes_of = |sample: usize| {
                 let (group, place) = (sample / cut.samples(), sample % cut.samples());
                 let tiles = &found[group * cut.tiles..(group + 1) * cut.tiles];
-                tiles.iter().flat_map(|samples| samples[place].iter().copied()).collect()
+                let mut spikes = Vec::with_capacity(tiles.iter().map(|samples| samples[place].len()).sum());
+                tiles.iter().for_each(|samples| spikes.extend_from_slice(&samples[place]));
+                spikes
             };
             let per_sample = (0..walks.len()).into_par_iter().map(spikes_of).collect();
             write(out, synapses.outputs(), per_sample, slopes);
