@@ -22,6 +22,7 @@ pub(crate) enum Command {
     /// Train a preset or a configuration file.
     Train(Train),
     /// Test a trained model.
+    #[command(after_help = EVAL_HELP)]
     Eval(Eval),
     /// Write a trained model's prediction for every sample of a split.
     Predict(Predict),
@@ -51,6 +52,14 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Golden(Golden),
 }
+
+/// What else `snn eval` can do.
+const EVAL_HELP: &str = r#"The output spikes of event-driven neurons can be read in any way, whatever the model was trained for:
+  snn eval RUN --set 'model.readout.neuron.read={kind="first-spike",tau=0.005}' --set 'train.loss={kind="cross-entropy"}'
+  snn eval RUN --set 'model.readout.neuron.read={kind="count"}' --set 'train.loss={kind="targets",on=15,off=3}'
+  snn eval RUN --set 'model.readout.neuron.read={kind="decay",rate=1}' --set 'train.loss={kind="targets",on=15,off=3}'
+Weights that another program trained, in a folder of `*_weights.npy`:
+  snn eval FOLDER --experiment bats-count-count"#;
 
 /// Where data is, and on what the work runs.
 #[derive(Debug, Clone, Args)]
@@ -114,7 +123,8 @@ pub(crate) struct Train {
 
 #[derive(Debug, Args)]
 pub(crate) struct Import {
-    /// The weights: an npz archive with the names of the SPSN or the ParaLIF repository.
+    /// The weights: an npz archive with the names of the SPSN or the ParaLIF repository, or a folder of
+    /// `*_weights.npy` as BATS writes them.
     pub(crate) weights: PathBuf,
     /// The preset or configuration file whose layers the weights belong to.
     #[arg(long = "as", value_name = "PRESET|FILE")]
@@ -124,33 +134,47 @@ pub(crate) struct Import {
     /// The directory that receives `model.safetensors` and `config.toml`.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
+    /// Directory of data sets, which say how large the maps of a convolutional model are [default: $SNN_DATA_DIR, or
+    /// `data`].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Export {
     /// The model: `model.safetensors` of a run, or the run's directory.
     pub(crate) model: PathBuf,
-    /// The npz archive to write.
-    #[arg(long, value_name = "FILE")]
+    /// The npz archive to write, or the folder for `--names bats`.
+    #[arg(long, value_name = "FILE|DIR")]
     pub(crate) out: PathBuf,
     /// Whose names the arrays get.
     #[arg(long, value_enum, default_value_t = WeightNames::Paralif)]
     pub(crate) names: WeightNames,
+    /// Directory of data sets, which say how large the maps of a convolutional model are [default: $SNN_DATA_DIR, or
+    /// `data`].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
 }
 
 /// The naming of exported weights.
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum WeightNames {
     /// `k.fc.weight`, as the SPSN repository.
     Spsn,
     /// `2k.weight`, as the ParaLIF repository.
     Paralif,
+    /// A folder of `Hidden layer 1_weights.npy` and so on, as BATS; for event-driven neurons.
+    Bats,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Eval {
-    /// The model: `model.safetensors` of a run, or the run's directory.
+    /// The model: `model.safetensors` of a run, or the run's directory; with `--experiment` a folder of
+    /// `*_weights.npy`.
     pub(crate) model: PathBuf,
+    /// The preset or configuration file whose layers a folder of `*_weights.npy` belongs to.
+    #[arg(long, value_name = "PRESET|FILE")]
+    pub(crate) experiment: Option<String>,
     #[command(flatten)]
     pub(crate) place: Place,
     /// Change a value of the model's experiment, for example `data.set=shd`; may be repeated.

@@ -407,6 +407,7 @@ impl fmt::Display for Signal {
         }
         match self.kind {
             Kind::Sequence | Kind::Spikes => write!(f, " over {} steps", self.steps),
+            Kind::Trains if self.steps == 1 => f.write_str(", at most one spike each"),
             Kind::Trains => write!(f, ", at most {} spikes each", self.steps),
             Kind::Times | Kind::Values => Ok(()),
         }

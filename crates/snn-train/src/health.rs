@@ -64,17 +64,14 @@ pub fn examine<B: Backend>(device: &B, stack: &Stack<B>) -> Result<Vec<LayerHeal
             let mut counts = device.zeros::<u32>(batch * width)?;
             device.count_trains(trains, &mut counts)?;
             let counts = device.to_host(&counts)?;
-            let share = |is: &dyn Fn(u32) -> bool, all: bool| {
-                let neurons = (0..width).filter(|n| {
-                    let mut own = counts.iter().skip(*n).step_by(width).map(|&c| is(c));
-                    if all { own.all(|x| x) } else { !own.any(|x| x) }
-                });
-                neurons.count() as f64 / width as f64
+            let share = |fits: &dyn Fn(u32) -> bool| {
+                let all = |n: &usize| counts.iter().skip(*n).step_by(width).all(|&count| fits(count));
+                (0..width).filter(all).count() as f64 / width as f64
             };
             health.spikes_per_sample = Some(trains.events(device) as f64 / batch.max(1) as f64);
-            health.silent = Some(share(&|count| count > 0, false));
+            health.silent = Some(share(&|count| count == 0));
             // A buffer of one is full at the first spike: that says nothing.
-            health.saturated = (signal.steps > 1).then(|| share(&|count| count as usize >= signal.steps, true));
+            health.saturated = (signal.steps > 1).then(|| share(&|count| count as usize >= signal.steps));
         }
         report.push(health);
     }

@@ -411,7 +411,7 @@ pub fn write_course(path: &Path, course: &[(f64, f64)]) -> Result<()> {
 /// The spikes of one layer for one sample, in any order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LayerRaster {
-    /// When, in the unit of the model.
+    /// When, s.
     pub times: Vec<f32>,
     /// Which neuron, one per time.
     pub units: Vec<u32>,

@@ -1,7 +1,7 @@
 //! Optimisers: moments and step counts; the update itself is the backend's.
 
-use snn_core::Backend;
 use snn_core::backend::{Update, UpdateRule, UpdateSlot};
+use snn_core::{Backend, Real};
 
 use crate::config::{OptimiserConfig, OptimiserKind};
 use crate::error::Result;
@@ -130,6 +130,35 @@ pub fn clip_norm<B: Backend>(device: &B, stack: &mut Stack<B>, limit: f64) -> Re
         }
     }
     Ok(norm)
+}
+
+/// Synaptic scaling of output neurons in continuous time: for every sample whose class did not fire, the gradients on the
+/// weights of that neuron fall by `factor` over the batch size times the weights' magnitudes.
+///
+/// # Errors
+///
+/// If the device fails.
+pub fn wake_labels<B: Backend>(device: &B, stack: &mut Stack<B>, labels: &[u32], factor: f64) -> Result<()> {
+    let Some(trains) = stack.output_trains() else { return Ok(()) };
+    let width = trains.width;
+    let mut counts = device.zeros::<u32>(labels.len() * width)?;
+    device.count_trains(trains, &mut counts)?;
+    let counts = device.to_host(&counts)?;
+    let mut amounts = vec![0.0; width];
+    for (sample, &label) in counts.chunks(width.max(1)).zip(labels) {
+        if sample.get(label as usize) == Some(&0) {
+            amounts[label as usize] += factor / labels.len() as f64;
+        }
+    }
+    if amounts.iter().all(|amount| *amount == 0.0) {
+        return Ok(());
+    }
+    let amounts = device.buffer_from(&amounts.into_iter().map(B::Real::lit).collect::<Vec<_>>())?;
+    // The output neurons' weights are the last ones: what reads their spikes has none.
+    if let Some(weight) = stack.parameters_mut().last() {
+        device.scale_synapses(&amounts, &weight.value.data, &mut weight.grad.data)?;
+    }
+    Ok(())
 }
 
 /// The common norm of the gradients of all learnable parameters.

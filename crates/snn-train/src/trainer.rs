@@ -559,7 +559,7 @@ fn unix_seconds() -> f64 {
 #[serde(tag = "event", rename_all = "kebab-case")]
 enum LogLine<'a> {
     Run { info: &'a RunInfo, experiment: &'a str },
-    Batch { epoch: u32, batch: usize, loss: f64, spikes_per_sample: f64 },
+    Batch { epoch: u32, batch: usize, loss: f64, spikes_per_sample: f64, gradient_norm: Option<f64> },
     Health { epoch: u32, layers: &'a [LayerHealth] },
     Epoch(&'a EpochRecord),
     Monitor(&'a MonitorRecord),
@@ -759,10 +759,13 @@ impl<B: Backend> Session<'_, B> {
         }
         let start = Instant::now();
         self.stack.backward(device, input, self.loss.grad())?;
+        if config.wake_labels > 0.0 {
+            optim::wake_labels(device, &mut self.stack, &batch.labels, config.wake_labels)?;
+        }
         let norm = match config.clip_norm {
-            0.0 if events => optim::gradient_norm(device, &self.stack)?,
-            0.0 => 0.0,
-            limit => optim::clip_norm(device, &mut self.stack, limit)?,
+            0.0 if events => Some(optim::gradient_norm(device, &self.stack)?),
+            0.0 => None,
+            limit => Some(optim::clip_norm(device, &mut self.stack, limit)?),
         };
         if batch.index == 0 {
             let report = health::examine(device, &self.stack)?;
@@ -773,7 +776,7 @@ impl<B: Backend> Session<'_, B> {
         }
         // Event-driven neurons that hardly reach their threshold have gradients without a bound; their squares, too, must
         // be numbers.
-        if events && !(norm < LARGEST_NORM) {
+        if events && !norm.is_some_and(|norm| norm < LARGEST_NORM) {
             self.progress.scores.skipped += 1;
         } else {
             self.optimiser.update(device, &mut self.stack, learning_rate)?;
@@ -785,7 +788,8 @@ impl<B: Backend> Session<'_, B> {
         self.progress.optimiser_step = self.optimiser.step();
         let spikes_per_sample = spikes as f64 / scores.samples.max(1) as f64;
         if let (Some(log), true) = (&mut self.log, self.options.log_batches) {
-            log.write(&LogLine::Batch { epoch, batch: batch.index + 1, loss: scores.loss(), spikes_per_sample })?;
+            let (batch, loss) = (batch.index + 1, scores.loss());
+            log.write(&LogLine::Batch { epoch, batch, loss, spikes_per_sample, gradient_norm: norm })?;
         }
         // A record is due where another part of the epoch is over.
         let per_epoch = config.monitor.per_epoch as usize;

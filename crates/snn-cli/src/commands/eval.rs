@@ -4,15 +4,17 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use serde_json::{Map, Value, json};
 use snn_core::Real;
 use snn_cpu::Cpu;
 use snn_data::{Loader, LoaderOptions};
-use snn_train::trainer::{MeanLogits, RunOptions, Split, Upload, build_model, evaluate};
+use snn_train::interchange::npy;
+use snn_train::trainer::{Evaluation, MeanLogits, RunOptions, Split, Upload, build_model, evaluate};
 use snn_train::{Experiment, Stack, checkpoint};
 
 use super::apply;
-use crate::args::{Eval, Predict};
-use crate::console;
+use crate::args::{Changes, Eval, Predict};
+use crate::{console, usage};
 
 /// A model with its experiment, ready to run.
 struct Loaded {
@@ -25,16 +27,36 @@ struct Loaded {
 
 fn load(args: &Eval) -> Result<Loaded> {
     let device = args.place.device()?;
-    let path = if args.model.is_dir() { args.model.join("model.safetensors") } else { args.model.clone() };
-    let text = checkpoint::experiment_of(&path)?;
-    let mut experiment = Experiment::from_toml(&path.display().to_string(), &text)?;
+    let run = args.model.join("model.safetensors");
+    let model = args.model.display();
+    let (path, mut experiment) = match &args.experiment {
+        Some(which) if npy::is_folder(&args.model) || !(args.model.is_file() || run.is_file()) => {
+            (args.model.clone(), super::experiment(which, &Changes::default())?)
+        }
+        Some(_) => {
+            return Err(usage(format!("--experiment: {model} carries its own experiment, which `--set` can change")));
+        }
+        None if !run.is_file() && npy::is_folder(&args.model) => {
+            return Err(usage(format!("{model}: a folder of weights; say whose layers they are with `--experiment`")));
+        }
+        None => {
+            let path = if args.model.is_dir() { run } else { args.model.clone() };
+            let text = checkpoint::experiment_of(&path)?;
+            let experiment = Experiment::from_toml(&path.display().to_string(), &text)?;
+            (path, experiment)
+        }
+    };
     apply(&mut experiment, &args.set)?;
     if let Some(split) = &args.split {
         experiment.data.test.clone_from(split);
     }
     let split = Split::test(&experiment, &RunOptions { data: args.place.open_options(), ..RunOptions::default() })?;
     let mut stack = build_model(&device, &experiment, &split)?;
-    checkpoint::load_model(&device, &path, &mut stack)?;
+    if args.experiment.is_some() {
+        npy::load(&device, &path, &mut stack)?.iter().for_each(console::message);
+    } else {
+        checkpoint::load_model(&device, &path, &mut stack)?;
+    }
     Ok(Loaded { device, experiment, split, stack, path })
 }
 
@@ -43,7 +65,7 @@ pub(crate) fn run(args: &Eval) -> Result<()> {
     let result = evaluate(&m.device, &mut m.stack, &m.split, &m.experiment.train)?;
     let label = m.split.source.label();
     if args.json {
-        return console::json(&serde_json::json!({
+        let mut line = json!({
             "event": "result",
             "model": m.path.display().to_string(),
             "data": m.split.source.name(),
@@ -53,7 +75,13 @@ pub(crate) fn run(args: &Eval) -> Result<()> {
             "spikes_per_sample": result.spikes_per_sample,
             "spikes_per_layer": result.spikes_per_layer,
             "samples": result.samples,
-        }));
+        });
+        if m.stack.is_event_driven() {
+            let readings = result.readings.iter().map(|(name, share)| (name.replace(' ', "_"), Value::from(*share)));
+            line["infinite_share"] = result.infinite_share.into();
+            line["readings"] = readings.collect::<Map<_, _>>().into();
+        }
+        return console::json(&line);
     }
     let label = label.map_or(String::new(), |l| format!(" ({l}: not the published data set)"));
     console::line(format_args!(
@@ -63,7 +91,23 @@ pub(crate) fn run(args: &Eval) -> Result<()> {
         result.loss,
         result.spikes_per_sample,
         result.samples
-    ))
+    ))?;
+    if m.stack.is_event_driven() { readings(&m.stack, &result) } else { Ok(()) }
+}
+
+/// What there is to say of a model in continuous time alone.
+fn readings(stack: &Stack<Cpu>, result: &Evaluation) -> Result<()> {
+    let shares = result.readings.iter().map(|(name, share)| format!("by {name} {:.2} %", 100.0 * share));
+    console::line(format_args!("accuracy {}", shares.collect::<Vec<_>>().join(", ")))?;
+    if result.infinite_share > 0.0 {
+        let share = 100.0 * result.infinite_share;
+        console::line(format_args!("{share:.2} % of the samples have an infinite loss, which the mean leaves out"))?;
+    }
+    let spiking = stack.layers().enumerate().filter(|(_, layer)| layer.trains().is_some());
+    for ((at, layer), spikes) in spiking.zip(&result.spikes_per_layer) {
+        console::line(format_args!("layer {at} ({}): {spikes:.3} spikes per sample", layer.name()))?;
+    }
+    Ok(())
 }
 
 pub(crate) fn predict(args: &Predict) -> Result<()> {
@@ -105,8 +149,11 @@ fn quoted(names: &[String]) -> String {
     fields.collect::<Vec<_>>().join(",")
 }
 
-/// The softmax share of one logit.
+/// The softmax share of one logit; equal shares for all if each is minus infinity, as of neurons that never fired.
 fn confidence(row: &[f32], of: usize) -> f64 {
     let top = row[of].value();
+    if top == f64::NEG_INFINITY {
+        return 1.0 / row.len() as f64;
+    }
     1.0 / row.iter().map(|x| (x.value() - top).exp()).sum::<f64>()
 }

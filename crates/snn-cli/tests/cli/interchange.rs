@@ -1,8 +1,11 @@
 //! Weights that go to another program and come back.
 
 use std::fs;
+use std::path::Path;
 
-use crate::{json_lines, run, workplace};
+use serde_json::Value;
+
+use crate::{json_lines, run, run_with, workplace};
 
 const PARALLEL: &str = r#"
 name = "parallel"
@@ -68,4 +71,182 @@ fn impossible_neurons_are_refused_with_their_numbers() {
         assert_eq!(refused.code, Some(2), "{set}: {}", refused.err);
         assert!(refused.err.contains(want), "{set}: {}", refused.err);
     }
+}
+
+const EVENTS: &str = r#"
+name = "events"
+
+[data]
+set = "yinyang"
+encode = { kind = "times", window_ms = 100.0 }
+train_samples = 200
+test_samples = 100
+
+[model]
+layers = [{ kind = "dense", width = 16, neuron = { model = "event", spikes = 5 }, init = { kind = "between", low = 0.0, high = 2.0 } }]
+readout = { neuron = { model = "event", cell = { threshold = 0.6, spikes = 10 } }, init = { kind = "between", low = 0.0, high = 1.0 } }
+
+[train]
+epochs = 1
+batch = 20
+loss = { kind = "targets", on = 5.0, off = 1.0 }
+"#;
+
+/// A directory with a trained model of event-driven neurons in `run`.
+fn trained_events() -> tempfile::TempDir {
+    let directory = workplace();
+    fs::write(directory.path().join("events.toml"), EVENTS).unwrap();
+    run(directory.path(), "train events.toml --out run --quiet").fine();
+    directory
+}
+
+fn result(directory: &Path, arguments: &str) -> Value {
+    json_lines(&run(directory, &format!("{arguments} --json")).fine()).remove(0)
+}
+
+#[test]
+fn weights_of_event_driven_neurons_go_and_come_back_as_npy() {
+    let directory = trained_events();
+    let directory = directory.path();
+    run(directory, "export run --names bats --out weights").fine();
+    let mut names: Vec<_> = fs::read_dir(directory.join("weights")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["Hidden layer 1_weights.npy", "Output layer_weights.npy"]);
+
+    run(directory, "import weights --as events.toml --out again").fine();
+    let [first, again] = ["eval run", "eval again"].map(|call| result(directory, call));
+    let folder = result(directory, "eval weights --experiment events.toml");
+    for key in ["test_accuracy", "test_loss", "spikes_per_layer", "readings", "infinite_share", "samples"] {
+        assert!(!first[key].is_null(), "{key}: {first}");
+        assert_eq!(first[key], again[key], "{key}");
+        assert_eq!(first[key], folder[key], "{key}");
+    }
+    for file in ["config.toml", "model.safetensors"] {
+        let [first, again] = ["run", "again"].map(|run| fs::read(directory.join(run).join(file)).unwrap());
+        assert!(first == again, "{file}");
+    }
+    let csv = ["predict run", "predict weights --experiment events.toml"].map(|call| run(directory, call).fine());
+    assert_eq!(csv[0], csv[1]);
+
+    run(directory, "export run --out w.npz").fails(2, &["neurons are event-driven; export them with `--names bats`"]);
+    run(directory, "eval weights").fails(2, &["weights: a folder of weights", "`--experiment`"]);
+    run(directory, "eval run --experiment events.toml").fails(2, &["--experiment: run carries its own experiment"]);
+    run(directory, "eval weights --experiment small.toml")
+        .fails(1, &["weights: files of weights, one for each layer, are those of event-driven neurons"]);
+    run(directory, "import weights --as small.toml --out other").fails(1, &["event-driven neurons"]);
+    assert!(!directory.join("other").exists(), "nothing half-written");
+    run(directory, "train small.toml --epochs 1 --quiet --out steps").fine();
+    run(directory, "export steps --names bats --out w")
+        .fails(2, &["neurons are other than event-driven; export them with `--names spsn` or `--names paralif`"]);
+}
+
+#[test]
+fn npy_weights_that_do_not_fit_are_refused() {
+    let directory = trained_events();
+    let directory = directory.path();
+    run(directory, "export run --names bats --out weights").fine();
+    run(directory, "eval weights --experiment events.toml --set model.layers.0.width=15")
+        .fails(1, &["Hidden layer 1_weights.npy: has shape [16, 4], the experiment wants [15, 4]"]);
+    run(directory, "import weights --as events.toml --set model.layers.0.width=15 --out other")
+        .fails(1, &["Hidden layer 1_weights.npy: has shape [16, 4], the experiment wants [15, any]"]);
+
+    let path = directory.join("weights/Hidden layer 1_weights.npy");
+    let mut bytes = fs::read(&path).unwrap();
+    let last = bytes.len() - 4;
+    bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&path, &bytes).unwrap();
+    let message = "Hidden layer 1_weights.npy: the weight at [15, 3] is NaN, expected finite f32 numbers";
+    run(directory, "eval weights --experiment events.toml").fails(1, &[message]);
+    run(directory, "import weights --as events.toml --out other").fails(1, &[message]);
+    fs::write(&path, &bytes[..last]).unwrap();
+    run(directory, "eval weights --experiment events.toml")
+        .fails(1, &["Hidden layer 1_weights.npy: npy header: shape"]);
+    fs::remove_file(&path).unwrap();
+    run(directory, "eval weights --experiment events.toml")
+        .fails(1, &["has no `Hidden layer 1_weights.npy`", "found `Output layer_weights.npy` [3, 16]"]);
+    assert!(!directory.join("other").exists(), "nothing half-written");
+}
+
+#[test]
+fn convolutions_of_event_driven_neurons_go_and_come_back() {
+    let directory = workplace();
+    let directory = directory.path();
+    let set = |key_value: &str| format!(" --set {key_value}");
+    let small: String = [
+        "data.set=digits-sim",
+        "data.train_samples=20",
+        "data.test_samples=20",
+        "data.augment=[]",
+        "model.layers.0.channels=2",
+        "model.layers.2.channels=3",
+        "model.layers.4.width=8",
+        "train.monitor.per_epoch=0",
+    ]
+    .map(set)
+    .concat();
+    run(directory, &format!("train bats-mnist-conv --epochs 1 --quiet --out run{small}")).fine();
+    run(directory, "export run --names bats --out weights").fine();
+    run(directory, "import weights --as run/config.toml --out again").fine();
+    let got = run(directory, "eval weights --experiment run/config.toml");
+    assert_eq!(got.err, "");
+    let want = run(directory, "eval run").fine();
+    assert_eq!(got.fine(), want);
+    assert_eq!(run(directory, "eval again").fine(), want);
+    // With the names of another program the shapes decide.
+    for (from, to) in [("Hidden layer 1", "Convolution 1"), ("Hidden layer 2", "Convolution 2")] {
+        let path = |name: &str| directory.join(format!("weights/{name}_weights.npy"));
+        fs::rename(path(from), path(to)).unwrap();
+    }
+    let got = run(directory, "eval weights --experiment run/config.toml");
+    assert!(got.err.contains("`Convolution 2_weights.npy` as `Hidden layer 2_weights.npy`"), "{}", got.err);
+    assert_eq!(got.fine(), want);
+}
+
+#[test]
+fn output_spikes_can_be_read_in_any_way() {
+    let directory = trained_events();
+    let directory = directory.path();
+    let as_trained = result(directory, "eval run");
+    let readings = &as_trained["readings"];
+    assert_eq!(readings.as_object().unwrap().keys().collect::<Vec<_>>(), ["count", "decaying_count", "first_spike"]);
+    assert_eq!(as_trained["test_accuracy"], readings["count"]);
+    let layers: Vec<f64> =
+        as_trained["spikes_per_layer"].as_array().unwrap().iter().map(|n| n.as_f64().unwrap()).collect();
+    assert_eq!((layers.len(), &as_trained["spikes_per_sample"]), (2, &as_trained["spikes_per_layer"][0]));
+
+    let text = run(directory, "eval run").fine();
+    let lines: Vec<&str> = text.lines().collect();
+    let share = |key: &str| format!("{:.2} %", 100.0 * readings[key].as_f64().unwrap());
+    let want =
+        ["count", "first_spike", "decaying_count"].map(|key| format!("by {} {}", key.replace('_', " "), share(key)));
+    assert_eq!(lines[1], format!("accuracy {}", want.join(", ")));
+    assert_eq!(lines[2], format!("layer 0 (event 4 -> 16): {:.3} spikes per sample", layers[0]));
+    assert_eq!(lines[3], format!("layer 1 (event 16 -> 3): {:.3} spikes per sample", layers[1]));
+
+    let first = [
+        "--set",
+        r#"model.readout.neuron.read={kind="first-spike",tau=0.005}"#,
+        "--set",
+        r#"train.loss={kind="cross-entropy"}"#,
+    ];
+    let got = run_with(directory, &[&["eval", "run", "--json"], &first[..]].concat()).fine();
+    let got = json_lines(&got).remove(0);
+    assert_eq!(got["test_accuracy"], readings["first_spike"]);
+    assert_eq!(got["spikes_per_layer"], as_trained["spikes_per_layer"]);
+
+    // Output neurons that never fire: every first spike is infinitely late, and no class is more likely than another.
+    let silent = [&first[..], &["--set", "model.readout.neuron.cell.threshold=1000"]].concat();
+    let csv = run_with(directory, &[&["predict", "run"], &silent[..]].concat()).fine();
+    let rows: Vec<&str> = csv.lines().skip(1).collect();
+    assert_eq!(rows.len(), 100);
+    for row in rows {
+        assert!(row.contains(",0.333333,-inf,-inf,-inf"), "{row}");
+    }
+    let got = run_with(directory, &[&["eval", "run"], &silent[..]].concat()).fine();
+    assert!(got.contains("\n100.00 % of the samples have an infinite loss, which the mean leaves out\n"), "{got}");
+
+    run(directory, "train small.toml --epochs 1 --quiet --out steps").fine();
+    let steps = result(directory, "eval steps");
+    assert!(steps.get("readings").is_none() && steps.get("infinite_share").is_none(), "{steps}");
+    assert_eq!(run(directory, "eval steps").fine().lines().count(), 1);
 }

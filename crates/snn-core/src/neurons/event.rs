@@ -127,17 +127,13 @@ pub fn spikes<R: Real>(neuron: &EventNeuron, inputs: &[(R, R)]) -> Vec<Fired<R>>
         let mut last = now;
         loop {
             let square = b * b - four * a * c;
-            // Comparisons with NaN are false: such a state fires never.
-            if !(square >= R::ZERO) {
-                break;
-            }
-            let x = square.sqrt();
+            let x = if square > R::ZERO { square.sqrt() } else { R::ZERO };
             let y = two * a / (b + x);
-            if !(y > R::ZERO && x > R::ZERO) {
-                break;
-            }
             let time = now + tau * y.ln();
-            if !(time > last && time <= end) || next.is_some_and(|next| time > next) {
+            // Comparisons with NaN are false: such a state fires never.
+            let rises = x > R::ZERO && y > R::ZERO;
+            let comes = rises && time > last && time <= end && next.is_none_or(|next| time <= next);
+            if !comes {
                 break;
             }
             fired.push(Fired { time, slope: x / y });

@@ -257,21 +257,16 @@ fn fire(
     let (mut last, mut fired) = (now, false);
     loop {
         let square = wide_b * wide_b - 4.0 * wide_a * k.c;
-        if !(square >= 0.0) {
-            break;
-        }
-        let x = square.sqrt();
+        let x = if square > 0.0 { square.sqrt() } else { 0.0 };
         let y = 2.0 * wide_a / (wide_b + x);
-        if !(y > 0.0 && x > 0.0) {
-            break;
-        }
         let mut time = now + k.tau * y.ln();
         // Where a crossing fell between two intervals by rounding, the second one begins with it.
         let between = !fired && y > 1.0 - ROUNDING && time <= now && k.d > 0.0;
         if between {
             time = now;
         }
-        if !((time > last || between) && time <= limit) {
+        let comes = x > 0.0 && y > 0.0 && (time > last || between) && time <= limit;
+        if !comes {
             break;
         }
         fired = true;
@@ -431,7 +426,7 @@ fn all_walks(neuron: &EventNeuron, synapses: &Synapses, input: &Trains<Cpu>) -> 
 }
 
 /// Cuts a slice into pieces of the given lengths.
-fn pieces<'a, T>(mut slice: &'a mut [T], lengths: impl Iterator<Item = usize>) -> Vec<&'a mut [T]> {
+fn pieces<T>(mut slice: &mut [T], lengths: impl Iterator<Item = usize>) -> Vec<&mut [T]> {
     let cut = |length: usize| {
         let (piece, rest) = std::mem::take(&mut slice).split_at_mut(length);
         slice = rest;

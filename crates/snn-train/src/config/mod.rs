@@ -233,6 +233,16 @@ impl Experiment {
         {
             return fail("train.loss.on, off", &format_args!("{on}, {off}"), "numbers");
         }
+        if !(t.wake_labels >= 0.0 && t.wake_labels.is_finite()) {
+            return fail("train.wake_labels", &t.wake_labels, "0 or more");
+        }
+        if t.wake_labels > 0.0 && !matches!(self.model.readout.neuron, ReadoutNeuron::Event(_)) {
+            return fail(
+                "train.wake_labels",
+                &t.wake_labels,
+                "0: only event-driven models have labels that can be silent",
+            );
+        }
         if !(0.0..=1.0).contains(&t.collapse) {
             return fail("train.collapse", &t.collapse, "in [0, 1]");
         }

@@ -24,6 +24,9 @@ pub struct TrainConfig {
     pub keep: Keep,
     /// Gradients are scaled down to this norm if theirs is larger; 0 for never.
     pub clip_norm: f64,
+    /// Of event-driven models: where a sample's class does not fire, and so has no gradient, the gradient on each weight of
+    /// that output neuron falls by this factor times the weight's magnitude, so that the weight grows. 0 for never.
+    pub wake_labels: f64,
     /// A run stops after an epoch whose training accuracy is below this share of the best epoch's: it has collapsed. 0 for
     /// never.
     pub collapse: f64,
@@ -50,6 +53,7 @@ impl Default for TrainConfig {
             loss: LossConfig::default(),
             keep: Keep::BestTrainingLoss,
             clip_norm: 0.0,
+            wake_labels: 0.0,
             collapse: 0.0,
             rates: RateConfig::default(),
             evaluate_draws: 1,

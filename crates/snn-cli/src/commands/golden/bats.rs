@@ -376,14 +376,14 @@ struct LayerOption {
 
 /// A layer of a stack that is built from a case.
 enum Built<B: Backend> {
-    Event(EventLayer<B>),
+    Event(Box<EventLayer<B>>),
     Merge(MergeLayer<B>),
 }
 
 impl<B: Backend> Built<B> {
     fn layer(&mut self) -> &mut dyn Layer<B> {
         match self {
-            Self::Event(layer) => layer,
+            Self::Event(layer) => &mut **layer,
             Self::Merge(layer) => layer,
         }
     }
@@ -423,9 +423,9 @@ fn conv_net<B: Backend>(device: &B, case: &Case) -> Result<()> {
                 let config = config(&neuron()?);
                 let mut layer = EventLayer::convolution(device, signal, conv, &config, Init::default(), (1, 0))?;
                 set_weight(device, &mut layer, &weights.permuted(&[1, 2, 3, 0]).data)?;
-                Built::Event(layer)
+                Built::Event(Box::new(layer))
             }
-            ("dense", Some(weights)) => Built::Event(dense(device, &neuron()?, weights)?),
+            ("dense", Some(weights)) => Built::Event(Box::new(dense(device, &neuron()?, weights)?)),
             (kind, _) => bail!("unknown layer `{kind}`, or its weights are missing"),
         };
         layers.push(built);

@@ -65,11 +65,16 @@ fn epochs(run: &RunLog) -> Axis {
     Axis::linear("epoch").limits(0.0, if last > 0.0 { last } else { 1.0 })
 }
 
-/// An axis that follows the data; one for nothing but zeros does not go below zero.
+/// An axis that follows the data; a course that never changes lies in the middle of one from zero.
 fn values(label: impl Into<String>, courses: &[&[(f64, f64)]]) -> Axis {
     let axis = Axis::linear(label);
-    let nothing = courses.iter().all(|course| course.iter().all(|(_, value)| *value == 0.0));
-    if nothing { axis.limits(0.0, 1.0) } else { axis }
+    let mut all = courses.iter().flat_map(|course| course.iter().map(|(_, value)| *value));
+    let first = all.next().unwrap_or(0.0);
+    match all.all(|value| value == first) {
+        true if first > 0.0 => axis.limits(0.0, 2.0 * first),
+        true if first == 0.0 => axis.limits(0.0, 1.0),
+        _ => axis,
+    }
 }
 
 fn series(name: &str, course: &[(f64, f64)], colour: usize) -> Series {

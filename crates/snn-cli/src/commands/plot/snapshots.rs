@@ -84,7 +84,7 @@ fn raster(all: &[Snapshot], shown: &Snapshot) -> Figure {
         if width <= NAMED {
             y = y.names((0..width).map(|unit| (unit as f64, unit.to_string())));
         }
-        let x = Axis::linear("time").limits(first, last + (last - first) * 0.02);
+        let x = Axis::linear("time (s)").limits(first, last + (last - first) * 0.02);
         figure = figure.panel(Panel::new(layer_title(k, layers), x, y, raster));
     }
     figure
