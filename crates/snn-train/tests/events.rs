@@ -192,6 +192,19 @@ fn silent_networks_come_back_by_synaptic_scaling() {
 }
 
 #[test]
+fn classes_that_never_fire_are_woken() {
+    let quiet = "model.readout.init={kind='between',low=0.0,high=0.004}";
+    let silent = |changes: &[&str]| {
+        let (_, listener) = train(&digits(&[&["train.monitor.per_epoch=1", quiet], changes].concat()), None, false);
+        let train = listener.monitors.iter().filter(|m| m.split == Phase::Train);
+        train.map(|m| m.get("silent_labels").unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(silent(&[]), [100.0; 4]);
+    let woken = silent(&["train.wake_labels=0.1"]);
+    assert!(woken[0] > 20.0 && woken[3] < 5.0, "{woken:?}");
+}
+
+#[test]
 fn what_does_not_fit_is_named() {
     let message = |change: &str| experiment(&[]).set(change).unwrap_err().to_string();
     for (change, want) in [

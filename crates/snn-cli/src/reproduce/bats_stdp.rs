@@ -13,6 +13,7 @@ use snn_core::random::{Permutation, Purpose, Stream};
 use snn_core::stream::{Event, PairStdp, RewardStdp, StreamLayer, StreamNeuron};
 use snn_data::{OpenOptions, Sample, Source, SourceKind};
 
+use super::bats_study::Sets;
 use super::{command, publish};
 use crate::args::Reproduce;
 use crate::console;
@@ -20,13 +21,12 @@ use crate::report::{
     Axis, Cell, Column, DataLabel, Deviation, Figure, Heat, Jobs, Lines, Measured, Panel, Profile, Record, Report,
     Scale, Series, Table,
 };
-use crate::usage;
 
 /// The command's name of this demonstration.
 pub(super) const TARGET: &str = "bats-stdp";
 
 /// The data set of the demonstration and what stands in for it.
-const SETS: [&str; 2] = ["mnist", "digits-sim"];
+const SETS: Sets = Sets { task: "MNIST", published: "mnist", stand_in: "digits-sim" };
 
 /// Side of an image.
 const SIDE: usize = 28;
@@ -263,38 +263,10 @@ fn learn(data: &Data, size: Size, seed: u64, quiet: bool) -> Result<Outcome> {
     })
 }
 
-/// The data set that runs here, with its label.
-fn choose(args: &Reproduce, options: &OpenOptions) -> Result<(&'static str, DataLabel)> {
-    let here = |set: &str| {
-        let splits = snn_data::info(set, &options.data_dir)?;
-        anyhow::Ok(splits.iter().all(|s| s.converted.is_some() || s.downloaded))
-    };
-    let set = match &args.sets[..] {
-        [] if here(SETS[0])? => SETS[0],
-        [] => SETS[1],
-        [name] => match SETS.into_iter().find(|set| set == name) {
-            Some(set) => set,
-            None => {
-                let hint = snn_train::config::nearest(name, SETS);
-                return Err(usage(format!("--sets {name}: {TARGET} runs on {}{hint}", SETS.join(" or "))));
-            }
-        },
-        _ => return Err(usage(format!("--sets: {TARGET} runs on one of {}", SETS.join(", ")))),
-    };
-    let source = snn_data::open(set, "train", options)?;
-    let label = match source.label() {
-        Some(label) if label.contains(set) => format!("{label} (not the published data set)"),
-        Some(label) => format!("{set}: {label} (not the published data set)"),
-        None => set.to_owned(),
-    };
-    let as_published = set == SETS[0] && source.label().is_none();
-    Ok((set, DataLabel { task: "MNIST".into(), label, as_published }))
-}
-
 pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {
     let options = args.place.open_options();
     let directory = args.out.join(TARGET);
-    let (set, label) = choose(args, &options)?;
+    let (set, label) = SETS.choose(TARGET, args, &options)?;
     let jobs = Jobs::open(&directory, args.profile)?;
     let size = size(args.profile);
     let machine = crate::report::Machine::detect().line();
@@ -556,7 +528,7 @@ mod tests {
         let line = ["snn", "reproduce", TARGET, "--out", &out, "--data-dir", &data];
         let Command::Reproduce(args) = Cli::parse_from(line).command else { unreachable!("the line says so") };
         let options = args.place.open_options();
-        let (set, label) = choose(&args, &options).unwrap();
+        let (set, label) = SETS.choose(TARGET, &args, &options).unwrap();
         assert_eq!((set, label.as_published), ("digits-sim", false));
         let data = Data::open(set, &OpenOptions { samples: Some(1500), ..options }).unwrap();
         let size = Size { train: 1500, test: 300, runs: 1 };

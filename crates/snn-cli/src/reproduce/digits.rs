@@ -170,7 +170,7 @@ impl Digits {
                 RunOptions { data: self.data.clone(), out: Some(out.clone()), resume: true, ..RunOptions::default() };
             let mut watch = Watch::new(self.quiet, name, experiment.train.epochs);
             let summary = snn_train::run(&self.device, experiment, &options, &mut watch)?;
-            watch.bar.finish_and_clear();
+            watch.finish();
             let mut trained = Trained {
                 losses: summary.history.iter().map(|r| r.loss).collect(),
                 accuracies: summary.history.iter().map(|r| r.accuracy).collect(),
@@ -316,15 +316,19 @@ pub(super) fn differences(published: &Experiment, here: &Experiment) -> Vec<Devi
 }
 
 /// Shows progress.
-struct Watch {
+pub(super) struct Watch {
     bar: indicatif::ProgressBar,
 }
 
 impl Watch {
-    fn new(quiet: bool, name: &str, epochs: u32) -> Self {
+    pub(super) fn new(quiet: bool, name: &str, epochs: u32) -> Self {
         let bar = console::bar(quiet, u64::from(epochs), "{prefix} [{bar:30}] {pos}/{len} epochs {msg} {eta:>4}");
         bar.set_prefix(name.to_owned());
         Self { bar }
+    }
+
+    pub(super) fn finish(self) {
+        self.bar.finish_and_clear();
     }
 }
 

@@ -1,6 +1,10 @@
 //! `snn reproduce`: the figures and tables of the papers, computed.
 
+mod bats_combinations;
+mod bats_convergence;
+mod bats_networks;
 mod bats_stdp;
+mod bats_study;
 mod digits;
 mod figure1;
 mod figure2;
@@ -30,6 +34,12 @@ const TARGETS: &[(&str, &str)] = &[
     (paralif_time::TARGET, "ParaLIF: running time of parallel and sequential neurons, beside PyTorch"),
     (paralif_biology::TARGET, "ParaLIF: features of biological neurons in single neurons"),
     (paralif_robustness::TARGET, "ParaLIF: accuracy under noise on spoken digits"),
+    bats_networks::TARGETS[0],
+    bats_networks::TARGETS[1],
+    bats_networks::TARGETS[2],
+    bats_networks::TARGETS[3],
+    (bats_combinations::TARGET, "BATS: networks trained by one reading of their output spikes, tested by others"),
+    (bats_convergence::TARGET, "BATS: how often a layer learns the order of two spikes, by its first weights"),
     (bats_stdp::TARGET, "EvSpikeSim: digits by reward-modulated STDP, one image at a time"),
 ];
 
@@ -46,7 +56,10 @@ pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {
         paralif_time::TARGET => paralif_time::run(args, quiet),
         paralif_biology::TARGET => paralif_biology::run(args),
         paralif_robustness::TARGET => paralif_robustness::run(args, quiet),
+        bats_combinations::TARGET => bats_combinations::run(args, quiet),
+        bats_convergence::TARGET => bats_convergence::run(args, quiet),
         bats_stdp::TARGET => bats_stdp::run(args, quiet),
+        name if bats_networks::TARGETS.iter().any(|(known, _)| *known == name) => bats_networks::run(name, args, quiet),
         other => {
             let names: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
             let hint = snn_train::config::nearest(other, names.iter().copied());

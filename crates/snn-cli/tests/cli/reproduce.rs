@@ -26,12 +26,20 @@ fn targets_are_listed_and_wrong_arguments_refused() {
     let place = tempfile::tempdir().unwrap();
     let place = place.path();
     let list = run(place, "reproduce --list").fine();
-    for target in ["figure4", "spsn-table", "paralif-time", "paralif-biology", "paralif-robustness", "bats-stdp"] {
+    for target in ["figure4", "spsn-table", "paralif-time", "paralif-biology", "paralif-robustness"]
+        .into_iter()
+        .chain(["bats-mnist", "bats-emnist", "bats-fashion", "bats-conv", "bats-combinations", "bats-convergence"])
+        .chain(["bats-stdp"])
+    {
         assert!(list.lines().any(|line| line.starts_with(&format!("{target} "))), "{list}");
     }
     run(place, "reproduce paralif-biologie").fails(2, &["no target", "did you mean `paralif-biology`"]);
     for target in ["spsn-table", "paralif-robustness"] {
         run(place, &format!("reproduce {target} --sets mnist")).fails(2, &["--sets mnist", "shd or spoken-digits"]);
     }
+    for target in ["bats-mnist", "bats-combinations"] {
+        run(place, &format!("reproduce {target} --sets shd")).fails(2, &["--sets shd", "mnist or digits-sim"]);
+    }
+    run(place, "reproduce bats-convergence --sets mnist").fails(2, &["--sets mnist", "spike-order"]);
     run(place, "reproduce paralif-time --peer-python /nonexistent/python").fails(1, &["cannot be run"]);
 }
