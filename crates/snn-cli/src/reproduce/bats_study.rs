@@ -246,6 +246,11 @@ impl Study {
             Deviation::new("updates with gradients that are not finite", "applied", "left out")
                 .why("they turn weights into NaN"),
         );
+        if let Some((_, _, here)) = pairs.iter().find(|(_, _, here)| here.train.clip_norm > 0.0) {
+            let bound = format!("at most {}", here.train.clip_norm);
+            let why = "late collapses, which begin with one gradient that is too large and end in silence";
+            list.push(Deviation::new("norm of the gradient of first-spike networks", "any", bound).why(why));
+        }
         let collapse = pairs.first().map_or(0.0, |(_, _, here)| here.train.collapse);
         if collapse > 0.0 {
             let share = 100.0 * collapse;

@@ -36,6 +36,18 @@ const ROUNDING: f64 = 1e-6;
 /// Relative slack of the test for candidates, above the rounding errors in it.
 const SLACK: f32 = 1e-6;
 
+/// Calls a function that is generic over the groups of a tile.
+macro_rules! for_groups {
+    ($lanes:expr, $function:ident($($argument:expr),* $(,)?)) => {
+        match usize::div_ceil($lanes, GROUP) {
+            1 => $function::<1>($($argument),*),
+            2 => $function::<2>($($argument),*),
+            3 => $function::<3>($($argument),*),
+            _ => $function::<4>($($argument),*),
+        }
+    };
+}
+
 /// The events of one sample as the sites of a layer see them, site after site.
 #[derive(Debug, Default)]
 struct Walks {
@@ -186,18 +198,7 @@ impl<'a> Rows<'a> {
 /// Walks one site with a tile of neurons and appends their spikes. `unit` is the first neuron; the tile's weights begin at
 /// `lane` of every row.
 #[inline(always)]
-fn walk_forward(k: &Constants, walk: &Walk<'_>, rows: &Rows<'_>, lanes: Range<usize>, unit: u32, out: &mut Vec<Spike>) {
-    match lanes.len().div_ceil(GROUP) {
-        1 => walk_groups::<1>(k, walk, rows, lanes.start, unit, out),
-        2 => walk_groups::<2>(k, walk, rows, lanes.start, unit, out),
-        3 => walk_groups::<3>(k, walk, rows, lanes.start, unit, out),
-        _ => walk_groups::<4>(k, walk, rows, lanes.start, unit, out),
-    }
-}
-
-/// As [`walk_forward`], for a tile of so many groups.
-#[inline(always)]
-fn walk_groups<const GROUPS: usize>(
+fn walk_forward<const GROUPS: usize>(
     k: &Constants,
     walk: &Walk<'_>,
     rows: &Rows<'_>,
@@ -217,9 +218,9 @@ fn walk_groups<const GROUPS: usize>(
         }
         let (slow, reach) = (walk.decays[at], walk.reaches[at]);
         let (fast, peak, rise) = (slow * slow, (2.0 + SLACK) * c * reach, c * reach);
+        let mut candidates = [[0_u8; GROUP]; GROUPS];
         for (group, w) in row(at).chunks_exact(GROUP).enumerate() {
             let (a, b) = (&mut a[group], &mut b[group]);
-            let mut candidates = [0_u8; GROUP];
             for i in 0..GROUP {
                 a[i] = a[i] * fast + w[i];
                 b[i] = b[i] * slow + w[i];
@@ -228,44 +229,68 @@ fn walk_groups<const GROUPS: usize>(
                 let square = b[i] * b[i];
                 let exists = (b[i] > 0.0) & (a[i] > 0.0) & (square - 4.0 * c * a[i] >= -SLACK * square);
                 let above = (rise - b[i]) * reach + a[i] <= SLACK * b[i] * reach;
-                candidates[i] = u8::from(exists & (above | (b[i] <= peak)));
+                candidates[group][i] = u8::from(exists & (above | (b[i] <= peak)));
             }
-            let mut candidates = u128::from_le_bytes(candidates);
+        }
+        let candidates = candidates.map(u128::from_le_bytes);
+        if candidates.iter().fold(0, |any, group| any | group) == 0 {
+            continue;
+        }
+        let interval = Interval {
+            now: walk.times[at].into(),
+            limit: walk.limits[at].into(),
+            reach: f64::from(reach) * (1.0 + ROUNDING),
+        };
+        for (group, mut candidates) in candidates.into_iter().enumerate() {
             while candidates != 0 {
                 let i = candidates.trailing_zeros() as usize / 8;
                 candidates &= candidates - 1;
-                let (now, limit) = (f64::from(walk.times[at]), f64::from(walk.limits[at]));
                 let n = unit + (group * GROUP + i) as u32;
-                fire(k, (&mut a[i], &mut b[i]), now, limit, &mut counts[group][i], n, out);
+                fire(k, &interval, (&mut a[group][i], &mut b[group][i]), &mut counts[group][i], n, out);
             }
         }
     }
+}
+
+/// What lies between two events.
+struct Interval {
+    /// The event, s.
+    now: f64,
+    /// The end of the interval, s.
+    limit: f64,
+    /// No less than `e^((limit - now) / tau)`.
+    reach: f64,
 }
 
 /// The spikes of one neuron between two events.
 #[inline(never)]
 fn fire(
     k: &Constants,
+    interval: &Interval,
     (a, b): (&mut f32, &mut f32),
-    now: f64,
-    limit: f64,
     count: &mut u32,
     unit: u32,
     out: &mut Vec<Spike>,
 ) {
+    let &Interval { now, limit, reach } = interval;
     let (wide_a, mut wide_b) = (f64::from(*a), f64::from(*b));
     let (mut last, mut fired) = (now, false);
     loop {
         let square = wide_b * wide_b - 4.0 * wide_a * k.c;
         let x = if square > 0.0 { square.sqrt() } else { 0.0 };
         let y = 2.0 * wide_a / (wide_b + x);
+        // Most end here, without a logarithm.
+        let may = x > 0.0 && y > 0.0 && y <= reach;
+        if !may {
+            break;
+        }
         let mut time = now + k.tau * y.ln();
         // Where a crossing fell between two intervals by rounding, the second one begins with it.
         let between = !fired && y > 1.0 - ROUNDING && time <= now && k.d > 0.0;
         if between {
             time = now;
         }
-        let comes = x > 0.0 && y > 0.0 && (time > last || between) && time <= limit;
+        let comes = (time > last || between) && time <= limit;
         if !comes {
             break;
         }
@@ -396,23 +421,30 @@ struct Own<'a> {
     slopes: &'a [f32],
 }
 
+/// One value for each neuron of a tile.
+type Lanes<const GROUPS: usize> = [[f32; GROUP]; GROUPS];
+
 /// Walks one site backwards with the traces of one tile; `visit` is called for every input before an own spike, with its
 /// place in the walk and the slow and the fast trace.
 #[inline(always)]
-fn walk_back(walk: &Walk<'_>, drives: &[Drive], mut visit: impl FnMut(usize, &[f32; TILE], &[f32; TILE])) {
-    let (mut slow, mut fast) = ([0.0_f32; TILE], [0.0_f32; TILE]);
+fn walk_back<const GROUPS: usize>(
+    walk: &Walk<'_>,
+    drives: &[Drive],
+    mut visit: impl FnMut(usize, &Lanes<GROUPS>, &Lanes<GROUPS>),
+) {
+    let (mut slow, mut fast) = ([[0.0_f32; GROUP]; GROUPS], [[0.0_f32; GROUP]; GROUPS]);
     let mut drives = drives.iter().peekable();
     let Some(first) = drives.peek() else { return };
     for at in (0..first.before as usize).rev() {
         while let Some(drive) = drives.next_if(|d| d.before as usize == at + 1) {
-            slow[drive.lane as usize] += drive.slow;
-            fast[drive.lane as usize] += drive.fast;
+            slow.as_flattened_mut()[drive.lane as usize] += drive.slow;
+            fast.as_flattened_mut()[drive.lane as usize] += drive.fast;
         }
         visit(at, &slow, &fast);
         let decay = walk.decays[at];
         let square = decay * decay;
-        slow.iter_mut().for_each(|s| *s *= decay);
-        fast.iter_mut().for_each(|f| *f *= square);
+        slow.as_flattened_mut().iter_mut().for_each(|s| *s *= decay);
+        fast.as_flattened_mut().iter_mut().for_each(|f| *f *= square);
     }
 }
 
@@ -497,7 +529,11 @@ impl EventOps for Cpu {
                             || {
                                 for site in 0..cut.sites {
                                     let unit = (site * cut.lanes + lanes.start) as u32;
-                                    walk_forward(&k, &walks.site(site), &rows, lanes.clone(), unit, &mut spikes);
+                                    let walk = walks.site(site);
+                                    for_groups!(
+                                        lanes.len(),
+                                        walk_forward(&k, &walk, &rows, lanes.start, unit, &mut spikes)
+                                    );
                                 }
                             },
                         );
@@ -557,11 +593,11 @@ impl EventOps for Cpu {
             weight_grad(cut, &walks, &drives, grad_weight);
             if let Some(grad_input) = grad_input {
                 let places = pieces(grad_input, samples(input).iter().map(Range::len));
-                let tau = neuron.tau() as f32;
+                let (tau, rows) = (neuron.tau() as f32, Rows::new(weight, cut.lanes));
                 places.into_par_iter().zip(&walks).zip(&drives).for_each(|((grad, walks), drives)| {
                     simd::run(
                         #[inline(always)]
-                        || input_grad(cut, tau, weight, walks, drives, grad),
+                        || input_grad(cut, tau, &rows, walks, drives, grad),
                     );
                 });
             }
@@ -725,25 +761,15 @@ fn weight_grad(cut: Cut, walks: &[Walks], drives: &[Drives], grad_weight: &mut [
         .map(|task| {
             let (tile, part) = (task / parts, task % parts);
             let lanes = cut.tile(tile).len();
-            let mut sums = vec![0.0_f32; rows * lanes];
+            let mut sums = vec![0.0_f32; rows * lanes.next_multiple_of(GROUP)];
             let batch = walks.len() * part / parts..walks.len() * (part + 1) / parts;
             simd::run(
                 #[inline(always)]
                 || {
                     for (walks, drives) in walks[batch.clone()].iter().zip(&drives[batch]) {
                         for site in 0..cut.sites {
-                            let walk = walks.site(site);
-                            walk_back(
-                                &walk,
-                                drives.of(cut, site, tile),
-                                #[inline(always)]
-                                |at, slow, fast| {
-                                    let row = &mut sums[walk.rows[at] as usize * lanes..][..lanes];
-                                    for ((sum, s), f) in row.iter_mut().zip(slow).zip(fast) {
-                                        *sum += f - s;
-                                    }
-                                },
-                            );
+                            let (walk, drives) = (walks.site(site), drives.of(cut, site, tile));
+                            for_groups!(lanes, sum_back(&walk, drives, &mut sums));
                         }
                     }
                 },
@@ -754,8 +780,9 @@ fn weight_grad(cut: Cut, walks: &[Walks], drives: &[Drives], grad_weight: &mut [
     grad_weight.par_chunks_mut(cut.lanes).enumerate().for_each(|(row, out)| {
         for (tile, parts) in sums.chunks(parts).enumerate() {
             let lanes = cut.tile(tile);
-            let out = &mut out[lanes.clone()];
-            let own = row * lanes.len()..(row + 1) * lanes.len();
+            let stride = lanes.len().next_multiple_of(GROUP);
+            let own = row * stride..row * stride + lanes.len();
+            let out = &mut out[lanes];
             out.copy_from_slice(&parts[0][own.clone()]);
             for part in &parts[1..] {
                 out.iter_mut().zip(&part[own.clone()]).for_each(|(o, p)| *o += p);
@@ -764,30 +791,60 @@ fn weight_grad(cut: Cut, walks: &[Walks], drives: &[Drives], grad_weight: &mut [
     });
 }
 
+/// Adds what one site and tile of a sample contribute to the gradient on the weights.
+#[inline(always)]
+fn sum_back<const GROUPS: usize>(walk: &Walk<'_>, drives: &[Drive], sums: &mut [f32]) {
+    walk_back::<GROUPS>(
+        walk,
+        drives,
+        #[inline(always)]
+        |at, slow, fast| {
+            let row = &mut sums[walk.rows[at] as usize * GROUPS * GROUP..][..GROUPS * GROUP];
+            for ((row, slow), fast) in row.chunks_exact_mut(GROUP).zip(slow).zip(fast) {
+                for i in 0..GROUP {
+                    row[i] += fast[i] - slow[i];
+                }
+            }
+        },
+    );
+}
+
 /// The gradient on the times of one sample's input events.
 #[inline(always)]
-fn input_grad(cut: Cut, tau: f32, weight: &[f32], walks: &Walks, drives: &Drives, grad: &mut [f32]) {
+fn input_grad(cut: Cut, tau: f32, rows: &Rows<'_>, walks: &Walks, drives: &Drives, grad: &mut [f32]) {
     grad.fill(0.0);
     for site in 0..cut.sites {
         let walk = walks.site(site);
         for tile in 0..cut.tiles {
-            let lanes = cut.tile(tile);
-            walk_back(
-                &walk,
-                drives.of(cut, site, tile),
-                #[inline(always)]
-                |at, slow, fast| {
-                    let row = &weight[walk.rows[at] as usize * cut.lanes..][lanes.clone()];
-                    let mut sums = [0.0_f32; GROUP];
-                    let groups = row.chunks(GROUP).zip(slow.chunks(GROUP).zip(fast.chunks(GROUP)));
-                    for (row, (slow, fast)) in groups {
-                        for (i, w) in row.iter().enumerate() {
-                            sums[i] += w * (2.0 * fast[i] - slow[i]);
-                        }
-                    }
-                    grad[walk.events[at] as usize] += sums.iter().sum::<f32>() / tau;
-                },
-            );
+            let (lanes, drives) = (cut.tile(tile), drives.of(cut, site, tile));
+            for_groups!(lanes.len(), pull_back(&walk, drives, rows, lanes.start, tau, grad));
         }
     }
+}
+
+/// Adds what one site and tile contribute to it.
+#[inline(always)]
+fn pull_back<const GROUPS: usize>(
+    walk: &Walk<'_>,
+    drives: &[Drive],
+    rows: &Rows<'_>,
+    lane: usize,
+    tau: f32,
+    grad: &mut [f32],
+) {
+    walk_back::<GROUPS>(
+        walk,
+        drives,
+        #[inline(always)]
+        |at, slow, fast| {
+            let row = &rows.weights[walk.rows[at] as usize * rows.stride + lane..][..GROUPS * GROUP];
+            let mut sums = [0.0_f32; GROUP];
+            for ((row, slow), fast) in row.chunks_exact(GROUP).zip(slow).zip(fast) {
+                for i in 0..GROUP {
+                    sums[i] += row[i] * (2.0 * fast[i] - slow[i]);
+                }
+            }
+            grad[walk.events[at] as usize] += sums.iter().sum::<f32>() / tau;
+        },
+    );
 }
