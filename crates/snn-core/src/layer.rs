@@ -166,11 +166,15 @@ pub trait Layer<B: Backend>: Debug + Send {
         grad_input: Option<&mut Tensor<B>>,
     ) -> Result<()>;
 
-    /// The parameters, in a fixed order.
-    fn parameters(&self) -> Vec<&Parameter<B>>;
+    /// The parameters, in a fixed order; none unless the layer says so.
+    fn parameters(&self) -> Vec<&Parameter<B>> {
+        vec![]
+    }
 
     /// The parameters, to be updated.
-    fn parameters_mut(&mut self) -> Vec<&mut Parameter<B>>;
+    fn parameters_mut(&mut self) -> Vec<&mut Parameter<B>> {
+        vec![]
+    }
 
     /// Bytes that the layer will hold on the device for its activity and caches, without its parameters.
     fn activity_bytes(&self, batch: usize, mode: Mode) -> usize;

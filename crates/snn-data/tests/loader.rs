@@ -353,6 +353,77 @@ fn ready_spikes_pass_unchanged() {
     }
 }
 
+fn trains(batch: snn_data::Batch) -> snn_core::Events {
+    let Input::Trains(events) = batch.input else { panic!("spike times are trains") };
+    events
+}
+
+#[test]
+fn images_fire_once_for_each_pixel_the_earlier_the_brighter() {
+    let source = images(9);
+    let encode = Encode::Times { window_ms: 100.0, most: 1 };
+    let plain = Arc::new(Pipeline::new(encode.clone(), vec![], source.kind()).unwrap());
+    assert_eq!((plain.signal().kind, plain.signal().steps), (Kind::Trains, 1));
+    let options = LoaderOptions { batch: 9, ..LoaderOptions::default() };
+    let events = trains(load_batch(source.clone(), plain, options.clone(), 0).unwrap());
+    let mut sample = Sample::default();
+    for index in 0..9 {
+        source.read(index, &mut sample).unwrap();
+        let (times, units) = events.sample(index);
+        assert_eq!(times.len(), sample.pixels.iter().filter(|p| **p > 0).count(), "black pixels are silent");
+        assert!(times.is_sorted() && !times.is_empty());
+        for (&time, &unit) in times.iter().zip(units) {
+            let want = (0.1 * (1.0 - f64::from(sample.pixels[unit as usize]) / 255.0)) as f32;
+            assert_eq!(time, want);
+        }
+    }
+    // What augmentation leaves as it is has the same spikes, but for the rounding of grey values.
+    let still = Augment::Elastic { points: 2, sigma: 0.0 };
+    let augmented = Arc::new(Pipeline::new(encode, vec![still], source.kind()).unwrap());
+    let same = trains(load_batch(source, augmented, options, 0).unwrap());
+    for index in 0..9 {
+        let (a, b) = (events.sample(index), same.sample(index));
+        assert!(a.0.iter().zip(b.0).all(|(x, y)| (x - y).abs() < 1e-6) && a.0.len() == b.0.len());
+    }
+}
+
+#[test]
+fn recordings_keep_their_times() {
+    let mut source = InMemory::empty("events", SourceKind::Events { units: 3, sensor: None }, vec!["0".into()]);
+    let (times, units) = (vec![0.3, 0.1, 0.1, 0.2, 0.9], vec![0, 2, 1, 0, 1]);
+    source.push(&Sample { units, times, ..Sample::default() });
+    let source: Arc<dyn Source> = Arc::new(source);
+    let load = |most: usize, list: Vec<Augment>| {
+        let encode = Encode::Times { window_ms: 500.0, most };
+        let pipeline = Arc::new(Pipeline::new(encode, list, source.kind()).unwrap());
+        let batch = load_batch(source.clone(), pipeline, LoaderOptions::default(), 0).unwrap();
+        let dropped = batch.dropped;
+        let events = trains(batch);
+        let (times, units) = events.sample(0);
+        (times.to_vec(), units.to_vec(), dropped)
+    };
+    assert_eq!(load(9, vec![]), (vec![0.1, 0.1, 0.2, 0.3], vec![1, 2, 0, 0], 1));
+    assert_eq!(load(1, vec![]), (vec![0.1, 0.1, 0.2], vec![1, 2, 0], 2), "the first ones of each unit are kept");
+    let stretch = Augment::Stretch { low: 2.0, high: 2.0, prob: 1.0 };
+    assert_eq!(load(9, vec![stretch]).0, [0.2, 0.2, 0.4]);
+    let noise = vec![Augment::FlipNoise { snr_db: 3.0 }];
+    let error = Pipeline::new(Encode::Times { window_ms: 5.0, most: 1 }, noise, source.kind()).unwrap_err();
+    assert!(error.to_string().contains("flip-noise"), "{error}");
+}
+
+#[test]
+fn toy_of_two_orders_is_what_it_says() {
+    let source = open("spike-order", "test", &OpenOptions::default()).unwrap();
+    let mut sample = Sample::default();
+    let mut read = |index| {
+        source.read(index, &mut sample).unwrap();
+        (sample.label, sample.times.clone(), sample.units.clone())
+    };
+    assert_eq!(read(0), (0, vec![0.0, 0.0, 1.0, 2.0], vec![0, 1, 2, 3]));
+    assert_eq!(read(1), (1, vec![0.0, 0.0, 1.0, 2.0], vec![0, 1, 3, 2]));
+    assert_eq!(source.len(), 2);
+}
+
 #[test]
 fn stretch_and_jitter_move_events() {
     let options = OpenOptions { samples: Some(20), ..OpenOptions::default() };

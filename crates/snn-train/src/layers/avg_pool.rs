@@ -1,6 +1,6 @@
 //! Mean pooling of spikes or values, every step for itself; the means of spikes are no counts, so it gives a sequence.
 
-use snn_core::{Activity, Backend, Kind, Layer, Mode, Parameter, Pass, Pool, Result, Signal, Tensor};
+use snn_core::{Activity, Backend, Kind, Layer, Mode, Pass, Pool, Result, Signal, Tensor};
 
 /// A mean pooling layer; it has no parameters.
 #[derive(Debug)]
@@ -68,14 +68,6 @@ impl<B: Backend> Layer<B> for AvgPool<B> {
         }
         let rows = input.lanes(device, self.input.steps, 1).rows();
         device.pool_mean_grad(&self.pool, rows, &grad_output.data, &mut grad_input.data)
-    }
-
-    fn parameters(&self) -> Vec<&Parameter<B>> {
-        vec![]
-    }
-
-    fn parameters_mut(&mut self) -> Vec<&mut Parameter<B>> {
-        vec![]
     }
 
     fn activity_bytes(&self, batch: usize, _: Mode) -> usize {

@@ -9,7 +9,7 @@
 //! [`Gained`](super::gain::Gained).
 
 use snn_core::random::{Purpose, Stream};
-use snn_core::{Activity, Backend, Kind, Lanes, Layer, Mode, Parameter, Pass, Real, Result, Signal, Tensor};
+use snn_core::{Activity, Backend, Kind, Lanes, Layer, Mode, Pass, Real, Result, Signal, Tensor};
 
 /// A dropout layer; it has no parameters.
 #[derive(Debug)]
@@ -107,14 +107,6 @@ impl<B: Backend> Layer<B> for Dropout<B> {
         let Some(grad_input) = grad_input else { return Ok(()) };
         device.copy(&grad_output.data, &mut grad_input.data)?;
         device.mask_values(Self::lanes(&grad_output.shape), &self.mask, &mut grad_input.data)
-    }
-
-    fn parameters(&self) -> Vec<&Parameter<B>> {
-        vec![]
-    }
-
-    fn parameters_mut(&mut self) -> Vec<&mut Parameter<B>> {
-        vec![]
     }
 
     fn activity_bytes(&self, batch: usize, _: Mode) -> usize {

@@ -250,14 +250,6 @@ impl<B: Backend> Layer<B> for MergeLayer<B> {
         })
     }
 
-    fn parameters(&self) -> Vec<&Parameter<B>> {
-        vec![]
-    }
-
-    fn parameters_mut(&mut self) -> Vec<&mut Parameter<B>> {
-        vec![]
-    }
-
     fn activity_bytes(&self, batch: usize, _: Mode) -> usize {
         self.output_signal().lanes(batch).len() * event_bytes::<B>()
     }
@@ -324,14 +316,6 @@ impl<B: Backend> Layer<B> for TrainReader<B> {
         grad_input.map_or(Ok(()), |grad_input| {
             device.read_trains_grad(&self.read, input.trains("readout")?, &grad_output.data, &mut grad_input.data)
         })
-    }
-
-    fn parameters(&self) -> Vec<&Parameter<B>> {
-        vec![]
-    }
-
-    fn parameters_mut(&mut self) -> Vec<&mut Parameter<B>> {
-        vec![]
     }
 
     fn activity_bytes(&self, batch: usize, _: Mode) -> usize {

@@ -1,6 +1,6 @@
 //! Max pooling of spikes, every step for itself.
 
-use snn_core::{Activity, Backend, Kind, Layer, Mode, Parameter, Pass, Pool, Result, Signal, Tensor};
+use snn_core::{Activity, Backend, Kind, Layer, Mode, Pass, Pool, Result, Signal, Tensor};
 
 /// A pooling layer; it has no parameters.
 #[derive(Debug)]
@@ -64,14 +64,6 @@ impl<B: Backend> Layer<B> for PoolLayer<B> {
         grad_input.map_or(Ok(()), |grad_input| {
             device.pool_spikes_grad(&self.pool, input.spikes("pool")?, &grad_output.data, &mut grad_input.data)
         })
-    }
-
-    fn parameters(&self) -> Vec<&Parameter<B>> {
-        vec![]
-    }
-
-    fn parameters_mut(&mut self) -> Vec<&mut Parameter<B>> {
-        vec![]
     }
 
     fn activity_bytes(&self, batch: usize, _: Mode) -> usize {
