@@ -251,8 +251,8 @@ impl Spikes {
 /// use snn_core::Events;
 /// let mut events = Events::new(3);
 /// events.push(&[(0.01, 2), (0.04, 0), (0.04, 2)])?;
-/// let error = events.push(&[(0.02, 1), (0.01, 0)]).unwrap_err();
-/// assert_eq!(error.to_string(), "events: `time[1]` is 0.01, expected no less than the time before it");
+/// let error = events.push(&[(0.5, 1), (0.25, 0)]).unwrap_err();
+/// assert_eq!(error.to_string(), "events: `time[1]` is 0.25, expected no less than the time before it");
 /// assert_eq!((events.batch(), events.len()), (1, 3));
 /// # Ok::<(), snn_core::Error>(())
 /// ```
