@@ -599,7 +599,8 @@ pub trait LinAlg: SpikeMemory {
     ) -> Result<()>;
 
     /// The same for targets that are a share of every class, `[B, K]`, each row with the sum 1: smoothed or mixed
-    /// labels.
+    /// labels. A logit of minus infinity adds nothing to the loss unless its share is the largest, which makes the loss
+    /// infinite.
     ///
     /// # Errors
     ///

@@ -598,11 +598,19 @@ impl<R: Real> LinAlg for Reference<R> {
         for b in 0..losses.len() {
             let row = &logits[b * classes..(b + 1) * classes];
             let top = row.iter().fold(row[0], |m, &x| if x > m { x } else { m }).detach();
+            if top.value() == f64::NEG_INFINITY {
+                losses[b] = R::lit(f64::INFINITY);
+                grad[b * classes..(b + 1) * classes].fill(R::ZERO);
+                continue;
+            }
             let sum = row.iter().fold(R::ZERO, |sum, &x| sum + (x - top).exp());
+            let targets = &targets[b * classes..(b + 1) * classes];
+            let most = targets.iter().fold(targets[0], |m, &t| if t > m { t } else { m });
             losses[b] = R::ZERO;
-            for (k, &x) in row.iter().enumerate() {
-                let target = targets[b * classes + k];
-                losses[b] += target * (sum.ln() - (x - top));
+            for (k, (&x, &target)) in row.iter().zip(targets).enumerate() {
+                if x.value() != f64::NEG_INFINITY || target >= most {
+                    losses[b] += target * (sum.ln() - (x - top));
+                }
                 grad[b * classes + k] = ((x - top).exp() / sum - target) / batch;
             }
         }

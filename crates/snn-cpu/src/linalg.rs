@@ -546,8 +546,15 @@ impl LinAlg for Cpu {
             let cut = b * classes..(b + 1) * classes;
             let (row, targets, grad) = (&logits[cut.clone()], &targets[cut.clone()], &mut grad[cut]);
             let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            if top == f32::NEG_INFINITY && !row.iter().any(|x| x.is_nan()) {
+                *loss = f32::INFINITY;
+                grad.fill(0.0);
+                continue;
+            }
             let sum: f32 = row.iter().map(|&x| (x - top).exp()).sum();
-            *loss = row.iter().zip(targets).map(|(&x, &t)| t * (sum.ln() - (x - top))).sum();
+            let most = targets.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let counts = |(x, t): &(&f32, &f32)| **x != f32::NEG_INFINITY || **t >= most;
+            *loss = row.iter().zip(targets).filter(counts).map(|(&x, &t)| t * (sum.ln() - (x - top))).sum();
             for ((g, &x), &t) in grad.iter_mut().zip(row).zip(targets) {
                 *g = ((x - top).exp() / sum - t) * scale;
             }

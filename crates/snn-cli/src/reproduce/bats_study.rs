@@ -9,7 +9,7 @@ use serde_json::Value;
 use snn_core::backend::Memory as _;
 use snn_cpu::Cpu;
 use snn_data::OpenOptions;
-use snn_train::config::Keep;
+use snn_train::config::{Keep, LossConfig};
 use snn_train::monitor::{MonitorRecord, Phase};
 use snn_train::trainer::{EpochRecord, RunOptions, Unobserved};
 use snn_train::{Experiment, Summary};
@@ -246,10 +246,14 @@ impl Study {
             Deviation::new("updates with gradients that are not finite", "applied", "left out")
                 .why("they turn weights into NaN"),
         );
-        if let Some((_, _, here)) = pairs.iter().find(|(_, _, here)| here.train.clip_norm > 0.0) {
-            let bound = format!("at most {}", here.train.clip_norm);
-            let why = "late collapses, which begin with one gradient that is too large and end in silence";
-            list.push(Deviation::new("norm of the gradient of first-spike networks", "any", bound).why(why));
+        let smoothing = |e: &Experiment| match e.train.loss {
+            LossConfig::CrossEntropy { label_smoothing } => label_smoothing,
+            _ => 0.0,
+        };
+        if let Some((_, _, here)) = pairs.iter().find(|(_, _, here)| smoothing(here) > 0.0) {
+            let share = format!("{} of each label for all classes", smoothing(here));
+            let why = "without it classes fall silent late in training, and silence has no gradient";
+            list.push(Deviation::new("smoothing of labels, first spikes", "none", share).why(why));
         }
         let collapse = pairs.first().map_or(0.0, |(_, _, here)| here.train.collapse);
         if collapse > 0.0 {

@@ -905,7 +905,7 @@ pub fn event_neurons_match_reference<B: Backend>(device: &B) {
 
 /// Pooling, readouts and losses of spike trains.
 pub fn train_operations_match_reference<B: Backend>(device: &B) {
-    use crate::backend::EventOps;
+    use crate::backend::{EventOps, LinAlg};
     let pair = Pair::new(device);
     let mut inputs = Inputs::new(22);
     let map = Map::new(5, 6, 3);
@@ -972,6 +972,20 @@ pub fn train_operations_match_reference<B: Backend>(device: &B) {
     device.softmax_cross_entropy(2, &logits.device, &labels, &mut losses.device, &mut grad.device).unwrap();
     assert_eq!(pair.host(&losses.device), [f64::INFINITY; 2], "silent labels");
     assert_eq!(pair.host(&grad.device), [-0.5, 0.5, 0.0, 0.0], "silent samples pull at nothing");
+
+    // The same with shares: one that fires alone, a silent class, a silent sample, a class among others.
+    let infinity = f32::NEG_INFINITY;
+    let logits = pair.upload(&[1.0, infinity, 1.0, infinity, infinity, infinity, 0.5, 1.0]);
+    let shares = pair.upload(&[0.9, 0.1, 0.1, 0.9, 0.9, 0.1, 0.1, 0.9]);
+    let (mut losses, mut grad) = (pair.rubbish(4), pair.rubbish(8));
+    device.soft_cross_entropy(2, &logits.device, &shares.device, &mut losses.device, &mut grad.device).unwrap();
+    let (losses_ref, grad_ref) = (&mut losses.reference, &mut grad.reference);
+    pair.reference.soft_cross_entropy(2, &logits.reference, &shares.reference, losses_ref, grad_ref).unwrap();
+    let got = pair.host(&losses.device);
+    assert_eq!(got[..3], [0.0, f64::INFINITY, f64::INFINITY], "shares of silent classes");
+    assert_eq!(got[..3], losses.reference[..3]);
+    assert_close("shares of classes", &got[3..], &losses.reference[3..], CLOSE);
+    pair.compare("gradient of shares", &grad, CLOSE);
 }
 
 /// Turns every case of the suite into a `#[test]` on the device that `$device` gives.
