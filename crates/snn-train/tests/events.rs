@@ -214,13 +214,9 @@ fn what_does_not_fit_is_named() {
         ("model.readout.neuron.read={kind='first-spike',tau=0}", "read.tau = 0: must be a number above 0"),
         ("model.readout.neuron.cell.scaling={silent=2,factor=1}", "scaling.silent = 2: must be in [0, 1]"),
         ("train.rates.limit=0.1", "0 for event-driven neurons"),
-        ("train.keep=best-test-accuracy", ""),
+        ("train.wake_labels=-1", "train.wake_labels = -1: must be 0 or more"),
         ("model.layers.0.init={kind='between',low=1,high=0}", "at least low = 1"),
-        ("data.encode.window_ms=0", ""),
     ] {
-        if want.is_empty() {
-            continue;
-        }
         let message = message(change);
         assert!(message.contains(want), "{change}: {message}");
     }

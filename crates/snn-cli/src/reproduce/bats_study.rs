@@ -11,10 +11,10 @@ use snn_cpu::Cpu;
 use snn_data::OpenOptions;
 use snn_train::config::{Keep, LossConfig};
 use snn_train::monitor::{MonitorRecord, Phase};
-use snn_train::trainer::{EpochRecord, RunOptions, Unobserved};
+use snn_train::trainer::{EpochRecord, RunOptions};
 use snn_train::{Experiment, Summary};
 
-use super::digits::{Watch, differences};
+use super::digits::{Watch, differences, estimate};
 use crate::args::Reproduce;
 use crate::console;
 use crate::report::figure::Point;
@@ -195,18 +195,7 @@ impl Study {
         if self.profile != Profile::Paper || self.quiet {
             return Ok(());
         }
-        let mut total = 0.0;
-        let samples = snn_data::open(self.set, "train", &self.data)?.len();
-        for experiment in experiments {
-            let mut pilot = experiment.clone();
-            pilot.data.train_samples = (20 * pilot.train.batch).min(samples);
-            pilot.data.test_samples = pilot.train.batch;
-            pilot.train.epochs = 2;
-            let options = RunOptions { data: self.data.clone(), ..RunOptions::default() };
-            let found = snn_train::run(&self.device, &pilot, &options, &mut Unobserved)?;
-            let epochs = f64::from(experiment.train.epochs);
-            total += found.epoch_seconds * samples as f64 / pilot.data.train_samples as f64 * epochs;
-        }
+        let total = estimate(&self.device, &self.data, self.set, 20, experiments)?;
         self.say(format!("the full protocol will take about {} on this machine", duration(total)));
         Ok(())
     }

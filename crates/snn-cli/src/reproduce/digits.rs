@@ -10,7 +10,9 @@ use snn_core::backend::Memory as _;
 use snn_cpu::Cpu;
 use snn_data::{Augment, Encode, Loader, LoaderOptions, OpenOptions};
 use snn_train::config::{FilterConfig, LayerConfig, NeuronConfig, PerNeuron, ReadoutNeuron};
-use snn_train::trainer::{BatchProgress, EpochRecord, MeanLogits, Observer, RunOptions, Split, Upload, build_model};
+use snn_train::trainer::{
+    BatchProgress, EpochRecord, MeanLogits, Observer, RunOptions, Split, Unobserved, Upload, build_model,
+};
 use snn_train::{Experiment, Stack, checkpoint};
 
 use crate::args::Reproduce;
@@ -247,22 +249,34 @@ impl Digits {
         if self.profile != Profile::Paper || self.quiet {
             return Ok(());
         }
-        let mut total = 0.0;
-        let samples = snn_data::open(self.set, "train", &self.data)?.len();
-        for experiment in experiments {
-            let mut pilot = experiment.clone();
-            pilot.data.train_samples = (4 * pilot.train.batch).min(samples);
-            pilot.data.test_samples = pilot.train.batch;
-            pilot.train.epochs = 2;
-            let options = RunOptions { data: self.data.clone(), ..RunOptions::default() };
-            let found = snn_train::run(&self.device, &pilot, &options, &mut snn_train::trainer::Unobserved)?;
-            let epochs = f64::from(experiment.train.epochs);
-            total += found.epoch_seconds * samples as f64 / pilot.data.train_samples as f64 * epochs;
-        }
+        let total = estimate(&self.device, &self.data, self.set, 4, experiments)?;
         let total = crate::report::machine::duration(total);
         self.say(format!("the full protocol will take about {total} on this machine"));
         Ok(())
     }
+}
+
+/// Seconds that experiments on a set will take, from so many batches of each.
+pub(super) fn estimate<'e>(
+    device: &Cpu,
+    data: &OpenOptions,
+    set: &str,
+    batches: usize,
+    experiments: impl IntoIterator<Item = &'e Experiment>,
+) -> Result<f64> {
+    let mut total = 0.0;
+    let samples = snn_data::open(set, "train", data)?.len();
+    for experiment in experiments {
+        let mut pilot = experiment.clone();
+        pilot.data.train_samples = (batches * pilot.train.batch).min(samples);
+        pilot.data.test_samples = pilot.train.batch;
+        pilot.train.epochs = 2;
+        let options = RunOptions { data: data.clone(), ..RunOptions::default() };
+        let found = snn_train::run(device, &pilot, &options, &mut Unobserved)?;
+        let epochs = f64::from(experiment.train.epochs);
+        total += found.epoch_seconds * samples as f64 / pilot.data.train_samples as f64 * epochs;
+    }
+    Ok(total)
 }
 
 /// Makes windows `factor` times as long; time constants stay what they are in milliseconds.

@@ -216,7 +216,7 @@ fn lif<B: Backend>(device: &B, case: &Case) -> Result<()> {
 
     // Gradients are those of every sample for itself.
     let errors = case.array("errors_in")?;
-    let (inputs, pre_slots) = (pre.shape[1], pre.shape[2]);
+    let pre_slots = pre.shape[2];
     let (mut after, mut on_weights, mut on_inputs) = (vec![], vec![], vec![]);
     let row = |array: &Array, b: usize| {
         let size = array.shape[1] * array.shape[2];
@@ -235,7 +235,6 @@ fn lif<B: Backend>(device: &B, case: &Case) -> Result<()> {
         let grad_input = host(device, &grad_input.data)?;
         on_inputs.extend(padded(device, input.trains("lif")?, pre_slots, &grad_input, 0.0)?);
     }
-    debug_assert_eq!(on_inputs.len() % inputs.max(1), 0);
     case.compare("errors_after_recurrent", &after);
     case.compare_both("grad_w", &on_weights);
     case.compare_both("pre_errors", &on_inputs);
