@@ -20,8 +20,9 @@ use sha2::Sha256;
 
 use crate::archive::{is_gzip, open_unpacked};
 use crate::error::{Error, Result};
+use crate::formats::keras;
 use crate::progress::Progress;
-use crate::registry::{self, DataSet, Group, RemoteFile};
+use crate::registry::{self, DataSet, Group, RemoteFile, Weights};
 use crate::store::{Temporary, data_dir, download_folder, publish};
 
 /// No file of any set is larger; a server that sends more is not sending the file.
@@ -75,12 +76,17 @@ pub struct Downloaded {
 
 /// Makes sure that the verified files of a public data set are in `data_dir/downloads/`.
 ///
+/// Weights of a published model are copied there from [`DownloadOptions::mirror`], a file or a folder, and can be read.
+///
 /// # Errors
 ///
 /// [`Error::UnknownSet`]; [`Error::Checksum`] if a file is not the published one, in which case it is not kept;
 /// [`Error::Download`] if no address delivers it; [`Error::Io`] if it cannot be written. A download that was interrupted
 /// is kept as `.part` and resumed next time.
 pub fn download(name: &str, options: &DownloadOptions, progress: &mut dyn Progress) -> Result<Downloaded> {
+    if let Some(weights) = registry::weights().iter().find(|w| w.name == name) {
+        return take_weights(weights, options, progress);
+    }
     download_set(registry::find(name)?, options, progress)
 }
 
@@ -114,6 +120,37 @@ pub fn download_set(set: &DataSet, options: &DownloadOptions, progress: &mut dyn
     }
     let (file, reason) = missing.expect("every set has a group");
     Err(Error::Download { file, reason })
+}
+
+/// Copies weights that somebody has fetched by hand, and looks whether they can be read.
+fn take_weights(weights: &Weights, options: &DownloadOptions, progress: &mut dyn Progress) -> Result<Downloaded> {
+    let folder = options.data_dir.join("downloads").join(&weights.name);
+    let path = folder.join(&weights.file);
+    let done = |fetched| Ok(Downloaded { folder: folder.clone(), files: vec![path.clone()], fetched, label: None });
+    let by_hand = |reason: String| Error::Download { file: weights.file.clone(), reason };
+    let Some(mirror) = options.mirror.as_deref() else {
+        if path.is_file() {
+            keras::read(&path)?;
+            return done(0);
+        }
+        let reason = "it has no address of its own; take it from";
+        return Err(by_hand(format!("{reason} {} and say where it is with `--from FILE`", weights.homepage)));
+    };
+    if is_address(mirror) {
+        return Err(by_hand(format!("{mirror}: weights are taken from a file or a folder only")));
+    }
+    let given = Path::new(mirror.strip_prefix("file://").unwrap_or(mirror));
+    let from = if given.is_dir() { given.join(&weights.file) } else { given.to_owned() };
+    if !from.is_file() {
+        return Err(by_hand(format!("not in {}", given.display())));
+    }
+    keras::read(&from)?;
+    let copy = Temporary::beside(&path)?;
+    copy_file(&from, &copy.path, &weights.file, progress)?;
+    copy.keep(&path)?;
+    let name = &weights.name;
+    progress.note(&format!("{name}: no digest of this file is published; it can be read, more is not known of it"));
+    done(1)
 }
 
 /// A file that no address of a group has; another packing may be there.

@@ -1,4 +1,5 @@
-//! All access to HDF5, behind few operations: open, look, read ranges, read rows, read strings, append.
+//! All access to HDF5, behind few operations: open, look, read ranges, read rows, read strings, append;
+//! arrays and attributes.
 //!
 //! Another implementation of the format could take this module's place. The C library has one global lock, so
 //! there is nothing to gain from reading on several threads.
@@ -8,21 +9,29 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use half::f16;
+use hdf5::dataset::Layout;
 use hdf5::types::{
     FixedAscii, FixedUnicode, FloatSize, IntSize, TypeDescriptor, VarLenArray, VarLenAscii, VarLenUnicode,
 };
-use hdf5::{Dataset, H5Type};
+use hdf5::{Attribute, Dataset, H5Type};
 
 use crate::error::{Error, Result};
 
 /// Entries that a byte of a file can stand for at most: deflate packs a thousand to one.
 const BEST_PACKING: u64 = 1100;
 
+/// The longest string of an attribute, bytes.
+pub(crate) const LONGEST: usize = 1024;
+const SHORT_ASCII: &str = "ASCII without NUL of at most 1024 bytes";
+/// The largest chunk that the library may be made to hold, bytes.
+const MOST_CHUNK: usize = 1 << 28;
+
 /// A file that is being read or written.
 #[derive(Debug)]
 pub(crate) struct File {
     path: PathBuf,
     file: hdf5::File,
+    bytes: u64,
     // More entries than any dataset of the file can hold; see `vector`.
     most: u64,
 }
@@ -81,6 +90,11 @@ pub(crate) fn superblock(path: &Path) -> Result<Option<u64>> {
     Ok(None)
 }
 
+/// Byte strings of one length, if all of them are short ASCII.
+fn fixed(values: &[String]) -> Option<Vec<FixedAscii<LONGEST>>> {
+    values.iter().map(|s| FixedAscii::from_ascii(s.as_bytes()).ok()).collect()
+}
+
 /// Checks the signature; gives its place.
 fn signature(path: &Path) -> Result<u64> {
     superblock(path)?.ok_or_else(|| Error::malformed(path, "signature", "no HDF5 signature", "an HDF5 file"))
@@ -100,7 +114,7 @@ impl File {
         let file = hdf5::File::open(path)
             .map_err(|e| Error::malformed(path, "superblock", e.to_string(), "a complete HDF5 file"))?;
         let bytes = std::fs::metadata(path).map_err(Error::io(path, "read"))?.len();
-        Ok(Self { path: path.to_owned(), file, most: bytes.saturating_mul(BEST_PACKING) })
+        Ok(Self { path: path.to_owned(), file, bytes, most: bytes.saturating_mul(BEST_PACKING) })
     }
 
     /// Creates, replacing what is there.
@@ -110,7 +124,7 @@ impl File {
             action: "create",
             source: e.into(),
         })?;
-        Ok(Self { path: path.to_owned(), file, most: u64::MAX })
+        Ok(Self { path: path.to_owned(), file, bytes: u64::MAX, most: u64::MAX })
     }
 
     /// Writes everything out and closes.
@@ -275,6 +289,120 @@ impl File {
         let value: VarLenUnicode = value.replace('\0', " ").parse().expect("no NUL is left");
         let written = self.file.new_attr::<VarLenUnicode>().create(name).and_then(|a| a.write_scalar(&value));
         written.map_err(self.writing(name))
+    }
+
+    /// The strings of an attribute of the group at `place`, of fixed or variable length, if it is there.
+    ///
+    /// One without entries may be of any type. At most `most` strings are read, each of up to [`LONGEST`] bytes.
+    pub(crate) fn attribute(&self, place: &str, name: &str, most: usize) -> Result<Option<Vec<String>>> {
+        let at = format!("{place}: attribute {name}");
+        let group = self.file.group(place).map_err(self.failed(place, "a group"))?;
+        // The library does not tell a missing attribute from a damaged one.
+        let Ok(attribute) = group.attr(name) else { return Ok(None) };
+        let want = "strings that can be read";
+        let n = attribute.space().map_err(self.failed(&at, want))?.size();
+        if n == 0 {
+            return Ok(Some(Vec::new()));
+        }
+        let dtype = attribute.dtype().map_err(self.failed(&at, want))?;
+        let width = dtype.size();
+        if n > most || n as u64 * width.max(1) as u64 > self.bytes {
+            return Err(self.wrong(
+                &at,
+                format!("{n} entries"),
+                format!("at most {most}, and no more than the file holds"),
+            ));
+        }
+        // Tried one after the other and not chosen by a description of the type, which can be of any form in a foreign
+        // file; the library converts between strings of one kind only.
+        fn list<T: H5Type>(attribute: &Attribute, bytes: impl Fn(&T) -> &[u8]) -> Option<Vec<Vec<u8>>> {
+            let strings = attribute.read_raw::<T>().ok()?;
+            Some(strings.iter().map(|s| bytes(s).to_vec()).collect())
+        }
+        let of_one_length = || {
+            list::<FixedAscii<LONGEST>>(&attribute, |s| s.as_bytes())
+                .or_else(|| list::<FixedUnicode<LONGEST>>(&attribute, |s| s.as_bytes()))
+        };
+        let variable = || {
+            list::<VarLenUnicode>(&attribute, |s| s.as_bytes())
+                .or_else(|| list::<VarLenAscii>(&attribute, |s| s.as_bytes()))
+        };
+        let lists = Some(()).filter(|()| width <= LONGEST).and_then(|()| of_one_length()).or_else(variable);
+        let Some(lists) = lists else {
+            let got = format!("entries of {width} bytes");
+            return Err(self.wrong(&at, got, format!("strings of up to {LONGEST} bytes that can be read")));
+        };
+        let text = |bytes: Vec<u8>| {
+            String::from_utf8(bytes).map_err(|e| self.wrong(&at, format!("{:?}", e.as_bytes()), "text in UTF-8"))
+        };
+        lists.into_iter().map(text).collect::<Result<_>>().map(Some)
+    }
+
+    /// Numbers of any type and shape, at most `most` of them.
+    pub(crate) fn array(&self, place: &str, most: usize) -> Result<(Vec<usize>, Vec<f64>)> {
+        let dataset = self.dataset(place)?;
+        let want = "numbers that can be read";
+        let space = dataset.space().map_err(self.failed(place, want))?;
+        let dtype = dataset.dtype().map_err(self.failed(place, want))?;
+        if space.is_null() || dtype.conv_to::<f64>().is_none() {
+            return Err(self.wrong(place, "no numbers", "numbers"));
+        }
+        let shape = space.shape();
+        let Some(n) = shape.iter().try_fold(1_usize, |n, &side| n.checked_mul(side)).filter(|n| *n <= most) else {
+            return Err(self.wrong(place, format!("shape {shape:?}"), format!("at most {most} numbers")));
+        };
+        if n == 0 {
+            return Ok((shape, Vec::new()));
+        }
+        // A shape costs nothing to write down: it is believed only as far as there are bytes for it.
+        let (stored, need) = (dataset.storage_size(), n as u64 * dtype.size() as u64);
+        let sound = match dataset.layout() {
+            Layout::Compact => stored >= need,
+            // One without an address is empty, or lies in another file.
+            Layout::Contiguous => stored >= need && dataset.offset().is_some(),
+            Layout::Chunked => {
+                let chunk = dataset.chunk().unwrap_or_default().iter().try_fold(dtype.size(), |n, &c| n.checked_mul(c));
+                stored.saturating_mul(BEST_PACKING) >= need && chunk.is_some_and(|bytes| bytes <= MOST_CHUNK)
+            }
+            _ => false,
+        };
+        if !sound || stored > self.bytes {
+            let got = format!("shape {shape:?} with {stored} bytes");
+            return Err(self.wrong(place, got, format!("{need} bytes inside this file")));
+        }
+        Ok((shape, dataset.read_raw::<f64>().map_err(self.failed(place, want))?))
+    }
+
+    /// Writes an attribute of byte strings of one length, ASCII, to the group at `place`.
+    pub(crate) fn set_attribute(&self, place: &str, name: &str, values: &[String]) -> Result<()> {
+        let at = format!("{place}: attribute {name}");
+        let group = self.file.group(place).map_err(self.writing(&at))?;
+        let created = if values.is_empty() {
+            group.new_attr::<f64>().shape([0]).create(name).map(|_| ())
+        } else {
+            let width = values.iter().map(String::len).max().unwrap_or(0).max(1);
+            let strings = fixed(values).ok_or_else(|| self.wrong(&at, "other text", SHORT_ASCII))?;
+            let attribute =
+                group.new_attr_builder().empty_as(TypeDescriptor::FixedAscii(width)).shape([values.len()]).create(name);
+            attribute.and_then(|a| a.write(&strings))
+        };
+        created.map_err(self.writing(&at))
+    }
+
+    /// Writes an attribute of one byte string, ASCII, to the group at `place`.
+    pub(crate) fn set_scalar(&self, place: &str, name: &str, value: &str) -> Result<()> {
+        let at = format!("{place}: attribute {name}");
+        let group = self.file.group(place).map_err(self.writing(&at))?;
+        let strings = fixed(&[value.to_owned()]).ok_or_else(|| self.wrong(&at, value, SHORT_ASCII))?;
+        let attribute = group.new_attr_builder().empty_as(TypeDescriptor::FixedAscii(value.len().max(1))).create(name);
+        attribute.and_then(|a| a.write_scalar(&strings[0])).map_err(self.writing(&at))
+    }
+
+    /// Writes a whole dataset of any shape, with the groups that it lies in.
+    pub(crate) fn write_array<T: H5Type>(&self, place: &str, shape: &[usize], values: &[T]) -> Result<()> {
+        let created = self.file.new_dataset::<T>().shape(shape.to_vec()).create(place);
+        let write = |d: Dataset| if values.is_empty() { Ok(()) } else { d.write_raw(values) };
+        created.and_then(write).map_err(self.writing(place))
     }
 
     pub(crate) fn group(&self, name: &str) -> Result<()> {

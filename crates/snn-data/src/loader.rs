@@ -21,7 +21,7 @@ pub enum Input {
     Spikes(Spikes),
     /// Spikes in continuous time.
     Trains(Events),
-    /// Values `[B, N]`, the same in every step.
+    /// Values `[B, N]`, without time or the same in every step.
     Values(Vec<f32>),
     /// Values `[B, T, N]`, other ones in every step.
     Sequence(Vec<f32>),

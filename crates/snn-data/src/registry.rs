@@ -151,30 +151,62 @@ impl RemoteFile {
     }
 }
 
+/// Weights of a published model. No digest of such a file is known.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Weights {
+    /// The canonical name, also that of the folder below `downloads/`.
+    pub name: String,
+    /// What it is and who published it.
+    pub title: String,
+    /// The name of the file.
+    pub file: String,
+    /// The licence as publicly stated.
+    pub licence: String,
+    /// Where the file is described, and taken from by hand.
+    pub homepage: String,
+}
+
 #[derive(Deserialize)]
 struct Registry {
     set: Vec<DataSet>,
+    weights: Vec<Weights>,
+}
+
+fn registry() -> &'static Registry {
+    static REGISTRY: OnceLock<Registry> = OnceLock::new();
+    let parse = || toml::from_str(include_str!("../registry.toml")).expect("the embedded registry is tested");
+    REGISTRY.get_or_init(parse)
 }
 
 /// Every public data set.
 #[must_use]
 pub fn all() -> &'static [DataSet] {
-    static REGISTRY: OnceLock<Registry> = OnceLock::new();
-    let parse = || toml::from_str(include_str!("../registry.toml")).expect("the embedded registry is tested");
-    &REGISTRY.get_or_init(parse).set
+    &registry().set
+}
+
+/// Every published model whose weights can be imported.
+#[must_use]
+pub fn weights() -> &'static [Weights] {
+    &registry().weights
 }
 
 /// The public data set of this name.
 ///
 /// # Errors
 ///
-/// [`Error::UnknownSet`] with the nearest names if there is none, [`Error::Generated`] if the set is a generated one.
+/// [`Error::UnknownSet`] with the nearest names if there is none, [`Error::Generated`] if the set is a generated one, and
+/// [`Error::Config`] if the name is that of weights.
 pub fn find(name: &str) -> Result<&'static DataSet> {
     if let Some(set) = all().iter().find(|s| s.name == name) {
         return Ok(set);
     }
     if crate::synth::find(name).is_some() {
         return Err(Error::Generated { set: name.to_owned(), verb: "download or convert" });
+    }
+    if let Some(weights) = weights().iter().find(|w| w.name == name) {
+        let want = format!("a data set; import them with `snn import {} --as PRESET --out DIR`", weights.file);
+        return Err(Error::config(name, "weights of a model, without samples", want));
     }
     Err(unknown(name))
 }
@@ -186,7 +218,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 
 /// The error for a name that nothing has.
 pub(crate) fn unknown(name: &str) -> Error {
-    let mut near: Vec<_> = names().map(|n| (strsim::damerau_levenshtein(n, &name.to_lowercase()), n)).collect();
+    let known = || names().chain(weights().iter().map(|w| w.name.as_str()));
+    let mut near: Vec<_> = known().map(|n| (strsim::damerau_levenshtein(n, &name.to_lowercase()), n)).collect();
     near.sort();
     let best: Vec<_> = near.iter().filter(|(d, n)| *d <= 1 + n.len() / 3).take(3).map(|(_, n)| *n).collect();
     let hint = if best.is_empty() {
@@ -227,6 +260,12 @@ mod tests {
             assert!(first.files.iter().all(|f| f.url.is_some() || !first.urls.is_empty()), "{}: no address", set.name);
             assert!(first.urls.iter().all(|u| u.ends_with('/')), "{}: folders end in a slash", set.name);
         }
+        for weights in weights() {
+            assert!(seen.insert(&weights.name), "{} twice", weights.name);
+            assert!(weights.homepage.starts_with("https://") && !weights.file.contains('/'), "{}", weights.name);
+            let e = find(&weights.name).unwrap_err().to_string();
+            assert!(e.contains("weights of a model") && e.contains("snn import"), "{e}");
+        }
         assert_eq!(find("emnist-byclass").unwrap().class_count(), 62);
         assert_eq!(find("emnist-balanced").unwrap().class_count(), 47);
         assert_eq!(find("emnist-letters").unwrap().first_label, 1);
@@ -238,6 +277,8 @@ mod tests {
         assert!(e.starts_with("there is no data set `mnits`; did you mean `mnist`"), "{e}");
         let e = find("imagenet-22k-of-everything").unwrap_err().to_string();
         assert!(e.contains("there are `mnist`"), "{e}");
+        let e = find("cifar10-vgg").unwrap_err().to_string();
+        assert!(e.contains("`cifar10vgg`"), "{e}");
         assert!(matches!(find("yinyang"), Err(Error::Generated { .. })));
     }
 

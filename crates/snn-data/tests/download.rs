@@ -417,3 +417,39 @@ fn progress_counts_every_byte() {
     download_set(&set(&[&server.address]), &home.options(), &mut count).unwrap();
     assert_eq!((count.0, count.1), (packed.len() as u64, Some(packed.len() as u64)));
 }
+
+#[test]
+fn weights_are_taken_from_a_file_that_can_be_read() {
+    let home = tempfile::tempdir().unwrap();
+    let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../snn-core/golden/ttfs/keras_vgg_tiny.h5");
+    let options = |mirror: Option<&std::path::Path>| DownloadOptions {
+        data_dir: home.path().join("data"),
+        mirror: mirror.map(|m| m.to_str().unwrap().to_owned()),
+        ..DownloadOptions::default()
+    };
+    let get = |mirror| snn_data::download("cifar10vgg", &options(mirror), &mut snn_data::Silent);
+    let text = |mirror| get(mirror).unwrap_err().to_string();
+    let e = text(None);
+    assert!(e.contains("https://github.com/geifmany/cifar-vgg") && e.contains("--from FILE"), "{e}");
+    assert!(text(Some(home.path())).contains("cannot fetch cifar10vgg.h5: not in "));
+    assert!(text(Some("https://example.org/".as_ref())).contains("from a file or a folder only"));
+    let damaged = home.path().join("cifar10vgg.h5");
+    std::fs::write(&damaged, b"no such thing").unwrap();
+    assert!(text(Some(home.path())).contains("cifar10vgg.h5: signature: no HDF5 signature"));
+    assert!(!home.path().join("data").exists(), "nothing half-there");
+
+    let got = get(Some(&fixture)).unwrap();
+    let path = home.path().join("data/downloads/cifar10vgg/cifar10vgg.h5");
+    assert_eq!((got.fetched, &got.files[..]), (1, &[path.clone()][..]));
+    assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&fixture).unwrap());
+    assert_eq!(get(None).unwrap().fetched, 0);
+    std::fs::copy(&fixture, &damaged).unwrap();
+    assert_eq!(get(Some(home.path())).unwrap().fetched, 1);
+
+    let e = snn_data::convert("cifar10vgg", home.path(), &mut snn_data::Silent).unwrap_err().to_string();
+    assert_eq!(
+        e,
+        "cifar10vgg: weights of a model, without samples, expected a data set; import them with `snn import \
+         cifar10vgg.h5 --as PRESET --out DIR`"
+    );
+}

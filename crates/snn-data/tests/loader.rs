@@ -339,6 +339,93 @@ fn repeat_gives_the_normalised_image_once() {
     assert_eq!(batch.input, Input::Values(vec![1.0, 0.0, 0.0]));
 }
 
+fn values_of(kind: SourceKind, sample: Sample, encode: Encode, augment: Vec<Augment>) -> Vec<f32> {
+    let mut set = InMemory::empty("toy", kind, vec!["a".into()]);
+    set.push(&sample);
+    let source: Arc<dyn Source> = Arc::new(set);
+    let pipeline = Arc::new(Pipeline::new(encode, augment, source.kind()).unwrap());
+    let signal = pipeline.signal();
+    let map = if let SourceKind::Images(map) = kind { map } else { Map::new(1, 1, sample.values.len()) };
+    assert_eq!((signal.kind, signal.steps, signal.map), (Kind::Values, 1, map));
+    let Input::Values(values) = load_batch(source, pipeline, LoaderOptions::default(), 0).unwrap().input else {
+        panic!("values are values")
+    };
+    values
+}
+
+fn values(mean: &[f32], std: &[f32], low: f32, high: f32) -> Encode {
+    Encode::Values { mean: mean.to_vec(), std: std.to_vec(), low, high }
+}
+
+#[test]
+fn values_are_standardised_then_moved_to_their_range() {
+    let pixel = SourceKind::Images(Map::new(1, 1, 3));
+    let sample = || Sample { pixels: vec![255, 0, 51], ..Sample::default() };
+    let get = |encode| values_of(pixel, sample(), encode, vec![]);
+    assert_eq!(get(values(&[], &[], 0.0, 1.0)), [1.0, 0.0, 51.0 / 255.0]);
+    assert_eq!(get(values(&[0.5], &[0.5], -1.0, 1.0))[..2], [1.0, 0.0]);
+    assert_eq!(get(values(&[0.5, 0.0, 0.2], &[0.5, 1.0, 0.1], -1.0, 3.0)), [0.5, 0.25, 0.25]);
+    // The published constants of CIFAR-10, there on values up to 255.
+    let got = get(values(&[120.707 / 255.0], &[64.15 / 255.0], -3.0, 3.0));
+    for (x, v) in got.iter().zip([255.0, 0.0, 51.0_f64]) {
+        let want = ((v - 120.707) / (64.15 + 1e-7) + 3.0) / 6.0;
+        assert!((f64::from(*x) - want).abs() < 2e-7, "{x}, expected {want}");
+    }
+}
+
+#[test]
+fn values_of_vectors_take_one_constant_or_one_for_each() {
+    let sample = || Sample { values: vec![0.25, 0.5], ..Sample::default() };
+    let get = |encode| values_of(SourceKind::Vectors(2), sample(), encode, vec![]);
+    assert_eq!(get(values(&[], &[], 0.0, 0.5)), [0.5, 1.0]);
+    assert_eq!(get(values(&[0.25], &[0.25], 0.0, 1.0)), [0.0, 1.0]);
+    assert_eq!(get(values(&[0.25, 0.0], &[1.0, 0.25], 0.0, 1.0)), [0.0, 2.0]);
+}
+
+#[test]
+fn background_of_augmented_values_is_the_mean_colour() {
+    let (side, grey) = (6, 204_u8);
+    let kind = SourceKind::Images(Map::new(side, side, 1));
+    let sample = Sample { pixels: vec![grey; side * side], ..Sample::default() };
+    let encode = values(&[0.5], &[0.25], -3.0, 3.0);
+    let inside = ((f32::from(grey) / 255.0 - 0.5) / 0.25 + 3.0) / 6.0;
+    let erase = Augment::Erase { prob: 1.0, low: 0.2, high: 0.3 };
+    for step in [Augment::Crop { padding: 5 }, erase, Augment::Elastic { points: 3, sigma: 4.0 }] {
+        let got = values_of(kind, sample.clone(), encode.clone(), vec![step.clone()]);
+        assert!(got.iter().all(|x| *x == 0.5 || (x - inside).abs() < 1e-6), "{step:?}: {got:?}");
+        assert!(got.contains(&0.5), "{step:?}");
+    }
+    // An augmentation that moves nothing leaves the same values as none.
+    let still = values_of(kind, sample.clone(), encode.clone(), vec![Augment::Crop { padding: 0 }]);
+    assert_eq!(still, values_of(kind, sample, encode, vec![]));
+}
+
+#[test]
+fn values_that_cannot_be_are_refused_with_numbers() {
+    let (images, vectors) = (SourceKind::Images(Map::new(2, 2, 3)), SourceKind::Vectors(4));
+    let events = SourceKind::Events { units: 700, sensor: None };
+    let spikes = SourceKind::Spikes { steps: 5, width: 3 };
+    for (kind, encode, want) in [
+        (events, values(&[], &[], 0.0, 1.0), "encoding values: events of 700 units, expected images or vectors"),
+        (events, values(&[0.1, 0.2], &[0.1, 0.2], 0.0, 1.0), "events of 700 units, expected images or vectors"),
+        (spikes, values(&[], &[], 0.0, 1.0), ", expected images or vectors"),
+        (images, values(&[0.1, 0.2], &[0.1, 0.2], 0.0, 1.0), "2 means, 2 deviations, expected none, one of each, or"),
+        (images, values(&[0.1], &[], 0.0, 1.0), "1 means, 0 deviations, expected none"),
+        (images, values(&[], &[1.0], 0.0, 1.0), "0 means, 1 deviations, expected none"),
+        (vectors, values(&[0.1; 3], &[0.1; 3], 0.0, 1.0), "one of each for all 4 channels"),
+        (images, values(&[0.1], &[0.0], 0.0, 1.0), "expected finite, std above 0"),
+        (images, values(&[f32::NAN], &[1.0], 0.0, 1.0), "expected finite, std above 0"),
+        (images, values(&[], &[], 1.0, 1.0), "low, high: 1, 1, expected finite numbers, high above low"),
+        (images, values(&[], &[], 2.0, 1.0), "high above low"),
+        (images, values(&[], &[], f32::NAN, 1.0), "high above low"),
+        (images, values(&[], &[], -3e38, 3e38), "high above low"),
+        (images, values(&[], &[], 0.0, f32::INFINITY), "high above low"),
+    ] {
+        let got = Pipeline::new(encode, vec![], kind).map(|_| ()).unwrap_err().to_string();
+        assert!(got.contains(want), "{got} is not {want}");
+    }
+}
+
 #[test]
 fn ready_spikes_pass_unchanged() {
     let source =

@@ -110,6 +110,24 @@ pub enum Encode {
         #[serde(default)]
         std: Vec<f32>,
     },
+    /// Values without time: `((v - mean) / std - low) / (high - low)` of each value `v` in `[0, 1]` of an image or a vector.
+    ///
+    /// Augmentation comes between the two steps: the zeros around a cropped image are the mean colour, so that their value
+    /// is `(0 - low) / (high - low)`.
+    Values {
+        /// Subtracted from values in `[0, 1]`: one number for all channels or one for each; empty for none.
+        #[serde(default)]
+        mean: Vec<f32>,
+        /// Divides after that; as many numbers as means.
+        #[serde(default)]
+        std: Vec<f32>,
+        /// What becomes 0.
+        #[serde(default)]
+        low: f32,
+        /// What becomes 1; above `low`.
+        #[serde(default = "unit")]
+        high: f32,
+    },
     /// Spikes in continuous time, for event-driven neurons.
     ///
     /// An input of an image or a vector fires once at `window (1 - x)`, and not at all where its value `x` is 0 or less;
@@ -129,6 +147,10 @@ pub enum Encode {
 
 fn one() -> usize {
     1
+}
+
+fn unit() -> f32 {
+    1.0
 }
 
 fn most_events() -> usize {
@@ -167,6 +189,7 @@ impl Encode {
             Self::Rate { .. } => "rate",
             Self::Columns { .. } => "columns",
             Self::Repeat { .. } => "repeat",
+            Self::Values { .. } => "values",
             Self::Times { .. } => "times",
             Self::Ready => "ready",
         }
@@ -196,6 +219,9 @@ impl Encode {
                 self.check_steps(steps).and(self.check_normalisation(mean, std, kind))
             }
             Self::Columns { ref mean, ref std } => self.check_normalisation(mean, std, kind),
+            Self::Values { ref mean, ref std, low, high } => {
+                self.check_normalisation(mean, std, kind).and(self.check_range(low, high))
+            }
             Self::Times { window_ms, most } => {
                 if !(window_ms > 0.0 && window_ms <= MOST_DT_MS.into()) {
                     let want = format!("a positive number of milliseconds up to {MOST_DT_MS}");
@@ -262,19 +288,33 @@ impl Encode {
     }
 
     fn check_normalisation(&self, mean: &[f32], std: &[f32], kind: SourceKind) -> Result<()> {
+        let one_for_all = matches!(self, Self::Values { .. });
         let channels = match kind {
             SourceKind::Images(map) => map.channels,
+            // A vector is a map of one pixel.
+            SourceKind::Vectors(width) if one_for_all => width,
             _ => 0,
         };
-        if mean.len() != std.len() || !(mean.is_empty() || mean.len() == channels) {
+        // Where there are no values, the pipeline says so.
+        let fits = mean.is_empty() || mean.len() == channels || one_for_all && (mean.len() == 1 || channels == 0);
+        if mean.len() != std.len() || !fits {
             let got = format!("{} means, {} deviations", mean.len(), std.len());
-            let want = format!("none, or one of each for all {channels} channels");
+            let one = if one_for_all { "one of each, " } else { "" };
+            let want = format!("none, {one}or one of each for all {channels} channels");
             return Err(self.wrong("mean, std", got, want));
         }
         if std.iter().any(|s| !(*s > 0.0 && s.is_finite())) || mean.iter().any(|m| !m.is_finite()) {
             return Err(self.wrong("mean, std", format!("{mean:?}, {std:?}"), "finite, std above 0"));
         }
         Ok(())
+    }
+
+    fn check_range(&self, low: f32, high: f32) -> Result<()> {
+        let range = high - low;
+        if low.is_finite() && range.is_finite() && range > 0.0 {
+            return Ok(());
+        }
+        Err(self.wrong("low, high", format!("{low}, {high}"), "finite numbers, high above low"))
     }
 }
 
@@ -307,7 +347,8 @@ pub fn bin_step(time_s: f32, dt_ms: f32, steps: usize) -> Option<u32> {
     (step >= 0.0 && step < steps as f32).then_some(step as u32)
 }
 
-/// Subtracts the mean and divides by the deviation of each channel of a channel-last image; empty lists change nothing.
+/// Subtracts the mean and divides by the deviation of each channel of a channel-last image; lists of one number stand for
+/// all channels, empty ones change nothing.
 pub fn normalise(image: &mut [f32], mean: &[f32], std: &[f32]) {
     if mean.is_empty() {
         return;
@@ -316,6 +357,21 @@ pub fn normalise(image: &mut [f32], mean: &[f32], std: &[f32]) {
         for ((x, m), s) in pixel.iter_mut().zip(mean).zip(std) {
             *x = (*x - m) / s;
         }
+    }
+}
+
+/// Moves and scales values so that `low` becomes 0 and `high` 1.
+///
+/// ```
+/// use snn_data::transforms::encode::rescale;
+/// let mut x = [-3.0, 0.0, 3.0];
+/// rescale(&mut x, -3.0, 3.0);
+/// assert_eq!(x, [0.0, 0.5, 1.0]);
+/// ```
+pub fn rescale(values: &mut [f32], low: f32, high: f32) {
+    // Without a range of its own a value keeps its bits.
+    if (low, high) != (0.0, 1.0) {
+        values.iter_mut().for_each(|x| *x = (*x - low) / (high - low));
     }
 }
 
@@ -361,6 +417,7 @@ mod tests {
             Encode::Frames { steps: 10, by: Cut::Time, side: 32 },
             Encode::Rate { steps: 100, seed: 4 },
             Encode::Columns { mean: vec![0.5], std: vec![0.2] },
+            Encode::Values { mean: vec![0.5], std: vec![0.2], low: -3.0, high: 3.0 },
             aligned(Some(1)),
             aligned(None),
             Encode::Ready,
@@ -384,6 +441,9 @@ mod tests {
         assert!(read(r#"{"kind":"latency","steps":8,"step":1}"#).is_err());
         assert!(read(r#"{"kind":"ready","steps":8}"#).is_err());
         assert!(read(r#"{"kind":"rate"}"#).is_err());
+        let plain = Encode::Values { mean: vec![], std: vec![], low: 0.0, high: 1.0 };
+        assert_eq!(read(r#"{"kind":"values"}"#).unwrap(), plain);
+        assert!(read(r#"{"kind":"values","steps":1}"#).is_err());
     }
 
     fn aligned(channel: Option<usize>) -> Encode {

@@ -85,6 +85,10 @@ impl Pipeline {
                 let Some(map) = values else { return misfit("images or vectors") };
                 Signal { kind: Kind::Values, steps, map }
             }
+            (Encode::Values { .. }, _) => {
+                let Some(map) = values else { return misfit("images or vectors") };
+                Signal { kind: Kind::Values, steps: 1, map }
+            }
             (Encode::Columns { .. }, SourceKind::Images(map)) => {
                 Signal { kind: Kind::Sequence, steps: map.width, map: Map::new(map.height, 1, map.channels) }
             }
@@ -124,8 +128,8 @@ impl Pipeline {
         Ok(Self { encode, augment, kind, signal, step_of_byte, times_of_byte, inputs })
     }
 
-    /// What a model is given for each sample: spikes in steps or in continuous time, values that are the same in every
-    /// step, or a sequence of values.
+    /// What a model is given for each sample: spikes in steps or in continuous time, values without time or the same in
+    /// every step, or a sequence of values.
     ///
     /// Its steps are those of every batch, except for [`Encode::Align`], where they are a bound.
     #[must_use]
@@ -184,7 +188,7 @@ impl Pipeline {
                 let mut draws = Stream::new(seed, Purpose::Augment, [NO_EPOCH, index]);
                 scratch.rows.push_rates(steps, &scratch.image, &mut draws);
             }
-            (Encode::Repeat { .. }, Input::Values(values)) => {
+            (Encode::Repeat { .. } | Encode::Values { .. }, Input::Values(values)) => {
                 self.prepare_values(sample, &mut random, scratch);
                 values.extend_from_slice(&scratch.image);
             }
@@ -199,7 +203,7 @@ impl Pipeline {
                 events.push(&scratch.spikes).expect("sources give finite times and units in range");
                 return dropped;
             }
-            (Encode::Repeat { .. } | Encode::Columns { .. } | Encode::Times { .. }, _) => {
+            (Encode::Repeat { .. } | Encode::Values { .. } | Encode::Columns { .. } | Encode::Times { .. }, _) => {
                 unreachable!("`start` gave the input its kind")
             }
             (Encode::Bin { .. } | Encode::Align { .. } | Encode::Frames { .. }, _) => {
@@ -301,25 +305,26 @@ impl Pipeline {
         }
     }
 
-    /// The values of an image or a vector: scaled to `[0, 1]`, normalised, augmented.
+    /// The values of an image or a vector: scaled to `[0, 1]`, normalised, augmented, and moved to a range of their own.
     fn prepare_values(&self, sample: &Sample, random: &mut Stream, scratch: &mut Scratch) {
         let Scratch { image, spare, .. } = scratch;
         image.clear();
-        let map = match self.kind {
-            SourceKind::Images(map) => {
-                image.extend(sample.pixels.iter().map(|&p| f32::from(p) / 255.0));
-                map
-            }
-            _ => {
-                image.extend_from_slice(&sample.values);
-                return;
-            }
-        };
-        if let Encode::Repeat { mean, std, .. } | Encode::Columns { mean, std } = &self.encode {
+        match self.kind {
+            SourceKind::Images(_) => image.extend(sample.pixels.iter().map(|&p| f32::from(p) / 255.0)),
+            _ => image.extend_from_slice(&sample.values),
+        }
+        if let Encode::Repeat { mean, std, .. } | Encode::Columns { mean, std } | Encode::Values { mean, std, .. } =
+            &self.encode
+        {
             encode::normalise(image, mean, std);
         }
-        for step in &self.augment {
-            step.apply(map, image, spare, random);
+        if let SourceKind::Images(map) = self.kind {
+            for step in &self.augment {
+                step.apply(map, image, spare, random);
+            }
+        }
+        if let Encode::Values { low, high, .. } = self.encode {
+            encode::rescale(image, low, high);
         }
     }
 }
