@@ -16,9 +16,10 @@ use crate::neurons::cuba::CubaNeuron;
 use crate::neurons::event::EventNeuron;
 use crate::neurons::lif::LifNeuron;
 use crate::neurons::paralif::Firing;
+use crate::neurons::ttfs::{Grid, Perturbation, TtfsNeuron};
 use crate::random::SpikeDraws;
 use crate::real::{Element, Real};
-use crate::shape::{Conv, Lanes, Pool, Synapses};
+use crate::shape::{Borders, Conv, Lanes, Pool, Synapses};
 use crate::signal::{Spikes, Trains};
 
 /// Device memory.
@@ -488,6 +489,36 @@ pub trait LinAlg: SpikeMemory {
         &self,
         pool: &Pool,
         rows: usize,
+        grad: &Self::Buffer<Self::Real>,
+        grad_input: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// Max pooling of `rows` maps of values: `out = sign max(sign x)` over each window, with a sign for each channel (1
+    /// without one; -1 takes the least). `at` receives the rank of the first such unit in its window, row-major.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn pool_max(
+        &self,
+        pool: &Pool,
+        rows: usize,
+        sign: Option<&Self::Buffer<Self::Real>>,
+        x: &Self::Buffer<Self::Real>,
+        out: &mut Self::Buffer<Self::Real>,
+        at: &mut Self::Buffer<u32>,
+    ) -> Result<()>;
+
+    /// Adjoint of [`LinAlg::pool_max`]: the gradient goes to the unit that was taken.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn pool_max_grad(
+        &self,
+        pool: &Pool,
+        rows: usize,
+        at: &Self::Buffer<u32>,
         grad: &Self::Buffer<Self::Real>,
         grad_input: &mut Self::Buffer<Self::Real>,
     ) -> Result<()>;
@@ -1220,6 +1251,166 @@ pub trait EventOps: Memory {
     fn count_trains(&self, trains: &Trains<Self>, counts: &mut Self::Buffer<u32>) -> Result<()>;
 }
 
+/// What a layer of time-to-first-spike neurons came to; one entry for each sample.
+#[derive(Debug)]
+pub struct Census<M: Memory> {
+    /// The largest earliness.
+    pub peaks: M::Buffer<M::Real>,
+    /// Neurons that fired.
+    pub fired: M::Buffer<u32>,
+    /// Neurons that would have fired before their window.
+    pub early: M::Buffer<u32>,
+}
+
+impl<M: Memory> Census<M> {
+    /// Of no sample.
+    ///
+    /// # Errors
+    ///
+    /// If the device has no memory left.
+    pub fn empty(device: &M) -> Result<Self> {
+        Ok(Self { peaks: device.zeros(0)?, fired: device.zeros(0)?, early: device.zeros(0)? })
+    }
+}
+
+/// Neurons that spike at most once; maths in [`crate::neurons::ttfs`].
+///
+/// Times are earliness `[B, N]`, N neurons as positions by channels; `window` is a buffer of one entry, the length of the
+/// layer's window, so that it can grow without a look from the host. A shift is `[R, C]`, one for each region of the map
+/// and channel.
+pub trait TtfsOps: Memory {
+    /// `x` enters as the sum of the inputs and leaves as earliness, see (TTFS-3). Of neurons with a `slope` of their own,
+    /// one for each channel, those without a positive one are silent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`](crate::Error::Shape) if a buffer does not fit, as for all operations below.
+    fn ttfs_forward(
+        &self,
+        neuron: &TtfsNeuron,
+        borders: &Borders,
+        shift: &Self::Buffer<Self::Real>,
+        slope: Option<&Self::Buffer<Self::Real>>,
+        window: &Self::Buffer<Self::Real>,
+        x: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// Turns the gradient on the earliness `x` into the one on the sum of the inputs, and sums it to the gradient of the
+    /// shift.
+    ///
+    /// # Errors
+    ///
+    /// See [`TtfsOps::ttfs_forward`].
+    fn ttfs_backward(
+        &self,
+        neuron: &TtfsNeuron,
+        borders: &Borders,
+        window: &Self::Buffer<Self::Real>,
+        x: &Self::Buffer<Self::Real>,
+        grad: &mut Self::Buffer<Self::Real>,
+        grad_shift: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// What of the earliness `x` arrives at the next layer; noise is drawn with [`SpikeDraws::normal`].
+    ///
+    /// # Errors
+    ///
+    /// See [`TtfsOps::ttfs_forward`].
+    fn ttfs_perturb(
+        &self,
+        perturbation: &Perturbation,
+        draws: SpikeDraws,
+        rows: usize,
+        window: &Self::Buffer<Self::Real>,
+        x: &Self::Buffer<Self::Real>,
+        out: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// The adjoint of [`TtfsOps::ttfs_perturb`], in place: straight through.
+    ///
+    /// # Errors
+    ///
+    /// See [`TtfsOps::ttfs_forward`].
+    fn ttfs_perturb_grad(
+        &self,
+        perturbation: &Perturbation,
+        draws: SpikeDraws,
+        rows: usize,
+        window: &Self::Buffer<Self::Real>,
+        x: &Self::Buffer<Self::Real>,
+        grad: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// What each of `rows` samples came to.
+    ///
+    /// # Errors
+    ///
+    /// See [`TtfsOps::ttfs_forward`].
+    fn ttfs_census(
+        &self,
+        rows: usize,
+        window: &Self::Buffer<Self::Real>,
+        x: &Self::Buffer<Self::Real>,
+        census: &mut Census<Self>,
+    ) -> Result<()>;
+
+    /// `window = max(window, growth * largest peak)`.
+    ///
+    /// # Errors
+    ///
+    /// See [`TtfsOps::ttfs_forward`].
+    fn ttfs_grow(
+        &self,
+        growth: f64,
+        peaks: &Self::Buffer<Self::Real>,
+        window: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// The slope of each neuron whose currents `[M, N]` stay on, and their effective weights.
+    ///
+    /// # Errors
+    ///
+    /// See [`TtfsOps::ttfs_forward`].
+    fn ttfs_slope(
+        &self,
+        current: &Self::Buffer<Self::Real>,
+        slope: &mut Self::Buffer<Self::Real>,
+        weight: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// The adjoint of [`TtfsOps::ttfs_slope`], in place: `grad` enters for the effective weights and leaves for the
+    /// currents. Neurons without a positive slope have none.
+    ///
+    /// # Errors
+    ///
+    /// See [`TtfsOps::ttfs_forward`].
+    fn ttfs_slope_grad(
+        &self,
+        slope: &Self::Buffer<Self::Real>,
+        weight: &Self::Buffer<Self::Real>,
+        grad: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// Every entry by the nearest value of a grid.
+    ///
+    /// # Errors
+    ///
+    /// See [`TtfsOps::ttfs_forward`].
+    fn quantise(&self, grid: &Grid, x: &Self::Buffer<Self::Real>, out: &mut Self::Buffer<Self::Real>) -> Result<()>;
+
+    /// The adjoint of [`TtfsOps::quantise`], in place: straight through, and 0 where `x` lies beyond the grid.
+    ///
+    /// # Errors
+    ///
+    /// See [`TtfsOps::ttfs_forward`].
+    fn quantise_grad(
+        &self,
+        grid: &Grid,
+        x: &Self::Buffer<Self::Real>,
+        grad: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+}
+
 /// One parameter with its gradient and the optimiser's moments, as an update sees it.
 #[derive(Debug)]
 pub struct UpdateSlot<'a, M: Memory> {
@@ -1317,6 +1508,12 @@ pub trait Optimise: Memory {
 /// A device that trains every model: the sum of all the traits above.
 ///
 /// A new neuron family adds its trait here and nothing else changes.
-pub trait Backend: LinAlg + DelayOps + LifOps + BlockOps + ParaLifOps + CubaOps + EventOps + Optimise {}
+pub trait Backend:
+    LinAlg + DelayOps + LifOps + BlockOps + ParaLifOps + CubaOps + EventOps + TtfsOps + Optimise
+{
+}
 
-impl<B: LinAlg + DelayOps + LifOps + BlockOps + ParaLifOps + CubaOps + EventOps + Optimise> Backend for B {}
+impl<B> Backend for B where
+    B: LinAlg + DelayOps + LifOps + BlockOps + ParaLifOps + CubaOps + EventOps + TtfsOps + Optimise
+{
+}

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Census};
 use crate::error::Result;
 use crate::shape::Signal;
 use crate::signal::{Activity, Trains};
@@ -89,6 +89,17 @@ impl Pass {
     }
 }
 
+/// What a layer of neurons that spike at most once did; see [`crate::neurons::ttfs`].
+#[derive(Debug)]
+pub struct FirstSpikes<'a, B: Backend> {
+    /// How early each neuron fired, `[B, N]`, without noise.
+    pub earliness: &'a B::Buffer<B::Real>,
+    /// What each sample came to.
+    pub census: &'a Census<B>,
+    /// The length of the layer's window, one entry.
+    pub window: &'a B::Buffer<B::Real>,
+}
+
 /// One layer of a model.
 ///
 /// A layer owns its parameters, its output and whatever its backward pass needs, so that buffers live as long as
@@ -125,6 +136,11 @@ pub trait Layer<B: Backend>: Debug + Send {
 
     /// The spike trains that the layer's own neurons fired in the last `forward`, if they fire in continuous time.
     fn trains(&self) -> Option<&Trains<B>> {
+        None
+    }
+
+    /// The only spikes of the layer's own neurons in the last `forward`, if they spike at most once.
+    fn first_spikes(&self) -> Option<FirstSpikes<'_, B>> {
         None
     }
 

@@ -27,9 +27,9 @@ pub mod testkit;
 
 pub use backend::Backend;
 pub use error::{Error, Result};
-pub use layer::{Layer, Mode, Parameter, Pass};
+pub use layer::{FirstSpikes, Layer, Mode, Parameter, Pass};
 pub use real::{Dual, Element, Real};
-pub use shape::{Conv, Kind, Lanes, Map, Pool, Signal, Synapses};
+pub use shape::{Borders, Conv, Kind, Lanes, Map, Pool, Signal, Synapses};
 pub use signal::{Activity, Events, Spikes, Trains};
 pub use surrogate::Surrogate;
 pub use tensor::Tensor;

@@ -116,6 +116,19 @@ impl SpikeDraws {
         counter[0] = counter[0].wrapping_add(block as u32);
         philox(counter, self.key())[word]
     }
+
+    /// The draw of one neuron from the standard normal distribution, of the two words of steps 0 and 1.
+    #[must_use]
+    pub fn normal(&self, sample: usize, neuron: usize, width: usize) -> f32 {
+        normal_f32([0, 1].map(|step| self.bits(sample, step, neuron, width)))
+    }
+}
+
+/// A draw from the standard normal distribution made of 64 random bits (Box and Muller).
+#[must_use]
+pub fn normal_f32([radius, angle]: [u32; 2]) -> f32 {
+    let radius = (-2.0 * f64::from(open_unit_f32(radius)).ln()).sqrt();
+    (radius * (std::f64::consts::TAU * f64::from(unit_f32(angle))).cos()) as f32
 }
 
 /// A stream of random numbers named by seed, purpose and two coordinates.
@@ -246,6 +259,17 @@ mod tests {
     use super::*;
 
     /// The known-answer vectors published with the generator's reference library (Random123).
+    #[test]
+    fn normal_draws_have_the_moments_of_the_distribution() {
+        let draws = SpikeDraws { seed: 3, pass: 1, population: 2 };
+        let (samples, width) = (200, 100);
+        let all = (0..samples * width).map(|i| f64::from(draws.normal(i / width, i % width, width)));
+        let mean = |power: i32| all.clone().map(|x| x.powi(power)).sum::<f64>() / (samples * width) as f64;
+        for (power, want, tolerance) in [(1, 0.0, 0.03), (2, 1.0, 0.05), (3, 0.0, 0.15), (4, 3.0, 0.3)] {
+            assert!((mean(power) - want).abs() < tolerance, "moment {power}: {}", mean(power));
+        }
+    }
+
     #[test]
     fn philox_gives_the_published_answers() {
         assert_eq!(philox([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);

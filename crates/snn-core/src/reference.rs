@@ -8,6 +8,7 @@ mod cuba;
 mod delays;
 mod event;
 mod paralif;
+mod ttfs;
 
 use crate::backend::{
     BlockOps, ChannelNorm, Gemm, Leak, LeakGrad, LifOps, LinAlg, Memory, Optimise, SpikeMemory, TimeReduction, Update,
@@ -402,6 +403,53 @@ impl<R: Real> LinAlg for Reference<R> {
                 let from = pool.target(unit).map(|(o, _)| grad[r * n_out + o]);
                 grad_input[r * n_in + unit] = from.map_or(R::ZERO, |g| g * share);
             }
+        }
+        Ok(())
+    }
+
+    fn pool_max(
+        &self,
+        pool: &Pool,
+        rows: usize,
+        sign: Option<&Vec<R>>,
+        x: &Vec<R>,
+        out: &mut Vec<R>,
+        at: &mut Vec<u32>,
+    ) -> Result<()> {
+        const OP: &str = "pool_max";
+        let (n_in, n_out, channels) = (pool.input.len(), pool.output().len(), pool.input.channels);
+        check_len(OP, "x", x.len(), rows * n_in)?;
+        check_len(OP, "out", out.len(), rows * n_out)?;
+        check_len(OP, "at", at.len(), rows * n_out)?;
+        sign.map_or(Ok(()), |sign| check_len(OP, "sign", sign.len(), channels))?;
+        for r in 0..rows {
+            for o in 0..n_out {
+                let sign = sign.map_or(R::ONE, |sign| sign[o % channels]);
+                let value = |rank: usize| x[r * n_in + pool.source(o, rank)];
+                let best =
+                    (1..pool.size()).fold(0, |best, k| if sign * value(k) > sign * value(best) { k } else { best });
+                (out[r * n_out + o], at[r * n_out + o]) = (value(best), best as u32);
+            }
+        }
+        Ok(())
+    }
+
+    fn pool_max_grad(
+        &self,
+        pool: &Pool,
+        rows: usize,
+        at: &Vec<u32>,
+        grad: &Vec<R>,
+        grad_input: &mut Vec<R>,
+    ) -> Result<()> {
+        const OP: &str = "pool_max_grad";
+        let (n_in, n_out) = (pool.input.len(), pool.output().len());
+        check_len(OP, "at", at.len(), rows * n_out)?;
+        check_len(OP, "grad", grad.len(), rows * n_out)?;
+        check_len(OP, "grad_input", grad_input.len(), rows * n_in)?;
+        grad_input.fill(R::ZERO);
+        for (i, (&rank, &g)) in at.iter().zip(grad).enumerate() {
+            grad_input[i / n_out * n_in + pool.source(i % n_out, rank as usize)] = g;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! `(row, column, channel)`, so a map is also a row of `height * width * channels` neurons.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::error::{Error, Result};
 
@@ -256,6 +257,113 @@ impl Pool {
         let (m, h, w, o) = (self.input, self.window, self.window_width, self.output());
         let (c, x, y) = (unit % o.channels, unit / o.channels % o.width, unit / (o.channels * o.width));
         ((y * h + rank / w) * m.width + x * w + rank % w) * m.channels + c
+    }
+}
+
+/// Where the kernel of a convolution leaves the map: positions over which the same kernel rows and columns lie inside
+/// share a region.
+///
+/// A constant that reaches an output through every tap of the kernel must not do so through taps over the zeros around
+/// the map: so a layer into which an offset of its inputs is fused has one shift per region and channel. A kernel of 3x3
+/// with one zero around a map of at least 3x3 has nine regions.
+///
+/// ```
+/// use snn_core::{Borders, Conv, Map};
+/// let conv = Conv::new(Map::new(4, 4, 1), 2, 3, 1, 1)?;
+/// let borders = Borders::of(&conv);
+/// assert_eq!(borders.regions(), 9);
+/// // Above the first position lies nothing, nor left of it: kernel rows and columns 1 and 2 are inside.
+/// assert_eq!(borders.inside(borders.region(0)), &[1..3, 1..3]);
+/// # Ok::<(), snn_core::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Borders {
+    // The region of each position, row-major.
+    of_position: Vec<u32>,
+    // Kernel rows and columns that lie inside the map, for each region.
+    inside: Vec<[Range<usize>; 2]>,
+}
+
+impl Borders {
+    /// One region for all of `positions` positions.
+    #[must_use]
+    pub fn none(positions: usize) -> Self {
+        Self { of_position: vec![0; positions], inside: vec![[0..usize::MAX, 0..usize::MAX]] }
+    }
+
+    /// The regions of a convolution, in the order in which they come up, row by row.
+    #[must_use]
+    pub fn of(conv: &Conv) -> Self {
+        let range = |positions: usize, kernel: usize, source: &dyn Fn(usize, usize) -> Option<usize>| {
+            let taps = |o: usize| (0..kernel).filter(move |&k| source(o, k).is_some());
+            let of = |o: usize| taps(o).next().map_or(0..0, |first| first..taps(o).last().unwrap_or(first) + 1);
+            (0..positions).map(of).collect::<Vec<_>>()
+        };
+        let (m, o) = (conv.input, conv.output());
+        let rows = range(o.height, conv.kernel, &|at, k| conv.source(at, k, m.height));
+        let columns = range(o.width, conv.kernel_width, &|at, k| conv.source_column(at, k, m.width));
+        let mut inside: Vec<[Range<usize>; 2]> = Vec::new();
+        let mut of_position = Vec::with_capacity(rows.len() * columns.len());
+        for (row, column) in rows.iter().flat_map(|row| columns.iter().map(move |column| (row, column))) {
+            let region = inside.iter().position(|[r, c]| r == row && c == column).unwrap_or(inside.len());
+            if region == inside.len() {
+                inside.push([row.clone(), column.clone()]);
+            }
+            of_position.push(region as u32);
+        }
+        Self { of_position, inside }
+    }
+
+    /// Regions, R.
+    #[must_use]
+    pub fn regions(&self) -> usize {
+        self.inside.len()
+    }
+
+    /// Positions of the map.
+    #[must_use]
+    pub fn positions(&self) -> usize {
+        self.of_position.len()
+    }
+
+    /// The region of a position, row-major.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such position.
+    #[inline(always)]
+    #[must_use]
+    pub fn region(&self, position: usize) -> usize {
+        self.of_position[position] as usize
+    }
+
+    /// Kernel rows and columns that lie inside the map over a region; more than the kernel has where nothing is cut.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such region.
+    #[must_use]
+    pub fn inside(&self, region: usize) -> &[Range<usize>; 2] {
+        &self.inside[region]
+    }
+
+    /// For each of the nine thresholds of the published layout the region that has it, if the map has such a region:
+    /// interior, then from the top left corner clockwise. Absent for kernels other than 3x3 with one zero around, and for
+    /// maps of a single row or column, which that layout cannot express.
+    #[must_use]
+    pub fn nine(&self) -> Option<[Option<usize>; 9]> {
+        const ROW: [[usize; 3]; 3] = [[1, 2, 3], [8, 0, 4], [7, 6, 5]];
+        let mut of_row = [None; 9];
+        for (region, [rows, columns]) in self.inside.iter().enumerate() {
+            let class = |range: &Range<usize>| match (range.start, range.end) {
+                (1, 3) => Some(0),
+                (0, 3) => Some(1),
+                (0, 2) => Some(2),
+                _ => None,
+            };
+            of_row[ROW[class(rows)?][class(columns)?]] = Some(region);
+        }
+        Some(of_row)
     }
 }
 

@@ -427,7 +427,8 @@ pub enum Activity<B: Backend> {
     Sequence(Tensor<B>),
     /// Sparse spikes or event counts `[B, T, N]`.
     Spikes(B::Spikes),
-    /// One spike time per neuron `[B, N]`; the end of the window means "no spike".
+    /// One spike time per neuron `[B, N]`, as how long before the end of the layer's window it comes; 0 is no spike. See
+    /// [`crate::neurons::ttfs`].
     Times(Tensor<B>),
     /// Spikes in continuous time.
     Trains(Trains<B>),
@@ -490,6 +491,19 @@ impl<B: Backend> Activity<B> {
     pub fn values(&self, layer: &str) -> Result<&Tensor<B>> {
         match self {
             Self::Values(v) => Ok(v),
+            other => Err(other.unwanted(layer, Kind::Values)),
+        }
+    }
+
+    /// The real numbers of an activity without time steps, values or times `[B, N]`, or an error that names the `layer`
+    /// which wanted them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Kind`] if this is another kind of activity.
+    pub fn numbers(&self, layer: &str) -> Result<&Tensor<B>> {
+        match self {
+            Self::Values(x) | Self::Times(x) => Ok(x),
             other => Err(other.unwanted(layer, Kind::Values)),
         }
     }

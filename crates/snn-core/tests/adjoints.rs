@@ -4,15 +4,17 @@
 //! the gradient. Their inner products with random directions must agree to rounding.
 
 use proptest::prelude::*;
-use snn_core::backend::{BlockOps, EventOps, Leak, LeakGrad, LifOps, Memory, SpikeMemory};
+use snn_core::backend::{BlockOps, EventOps, Leak, LeakGrad, LifOps, LinAlg, Memory, SpikeMemory, TtfsOps};
 use snn_core::neurons::block::{self, BlockNeuron, Start};
 use snn_core::neurons::cuba::{self, Constants, CubaNeuron, Recurrence};
 use snn_core::neurons::event::EventNeuron;
 use snn_core::neurons::lif::{self, LifKind, LifNeuron, Path};
 use snn_core::neurons::paralif::{self, BernoulliGradient, Firing, FiringMode, Generator};
+use snn_core::neurons::ttfs::{Grid, Perturbation, TtfsNeuron};
+use snn_core::random::SpikeDraws;
 use snn_core::reference::{DenseSpikes, Reference};
 use snn_core::testkit::{Inputs, wide};
-use snn_core::{Conv, Dual, Events, Lanes, Map, Surrogate, Synapses, Trains};
+use snn_core::{Borders, Conv, Dual, Events, Lanes, Map, Pool, Surrogate, Synapses, Trains};
 
 const SURROGATES: [Surrogate; 6] = [
     Surrogate::BLOCK,
@@ -438,5 +440,90 @@ proptest! {
         let terms = on_weight.iter().zip(&to_weight).chain(on_input.iter().zip(&to_times)).map(|(g, d)| g * d);
         let (reverse, size) = terms.fold((0.0, 0.0), |(sum, size): (f64, f64), t| (sum + t, size + t.abs()));
         prop_assert!((forward - reverse).abs() <= 1e-10 * (1.0 + size), "{forward} {reverse} of {size}");
+    }
+}
+
+/// A direction for the values of a list.
+fn moving(values: &[f64], to: &[f64]) -> Vec<Dual> {
+    values.iter().zip(to).map(|(&x, &d)| Dual::new(x, d)).collect()
+}
+
+/// `sum of weights times derivatives`, and `sum of gradients times directions` with the size of its terms.
+fn products(grad_out: &[f64], moved: &[Dual], pairs: &[(&[f64], &[f64])]) -> (f64, f64, f64) {
+    let forward = grad_out.iter().zip(moved).map(|(g, x)| g * x.derivative).sum();
+    let terms = pairs.iter().flat_map(|(grad, to)| grad.iter().zip(*to)).map(|(g, d)| g * d);
+    let (reverse, size) = terms.fold((0.0, 0.0), |(sum, size): (f64, f64), t| (sum + t, size + t.abs()));
+    (forward, reverse, 1e-10 * (1.0 + size))
+}
+
+proptest! {
+    #[test]
+    fn first_spike_layers(kernel in 1_usize..6, side in 1_usize..6, limited: bool, bits in 0_u32..5, seed: u64) {
+        let mut inputs = Inputs::new(seed);
+        let mut draw = |len: usize, bound: f32| wide(&inputs.uniform(len, -bound, bound));
+        let map = Map::new(side, side + 1, 2);
+        let Ok(conv) = Conv::new(map, 3, kernel, 1, kernel / 2) else { return Ok(()) };
+        let (batch, borders, width) = (2, Borders::of(&conv), conv.output().len());
+        let (neuron, perturbation) = (TtfsNeuron { limited }, Perturbation { noise: 0.1, bits, limited });
+        let draws = SpikeDraws { seed, pass: 0, population: 0 };
+        let (x, to_x) = (draw(batch * width, 1.0), draw(batch * width, 1.0));
+        let (shift, to_shift) = (draw(borders.regions() * 3, 0.5), draw(borders.regions() * 3, 1.0));
+        let grad = draw(batch * width, 1.0);
+
+        let (duals, window) = (Reference::<Dual>::new(), vec![Dual::new(0.6, 0.0)]);
+        let (mut moved, mut arrives) = (moving(&x, &to_x), vec![Dual::default(); x.len()]);
+        duals.ttfs_forward(&neuron, &borders, &moving(&shift, &to_shift), None, &window, &mut moved).unwrap();
+        duals.ttfs_perturb(&perturbation, draws, batch, &window, &moved, &mut arrives).unwrap();
+
+        let (plain, window) = (Reference::<f64>::new(), vec![0.6]);
+        let (mut earliness, mut on_x, mut on_shift) = (x, grad.clone(), vec![0.0; shift.len()]);
+        plain.ttfs_forward(&neuron, &borders, &shift, None, &window, &mut earliness).unwrap();
+        plain.ttfs_perturb_grad(&perturbation, draws, batch, &window, &earliness, &mut on_x).unwrap();
+        plain.ttfs_backward(&neuron, &borders, &window, &earliness, &mut on_x, &mut on_shift).unwrap();
+        let (forward, reverse, tolerance) = products(&grad, &arrives, &[(&on_x, &to_x), (&on_shift, &to_shift)]);
+        prop_assert!((forward - reverse).abs() <= tolerance, "{forward} {reverse}");
+    }
+
+    #[test]
+    fn slopes_of_first_spike_neurons(inputs in 1_usize..20, width in 1_usize..9, seed: u64) {
+        let mut source = Inputs::new(seed);
+        let mut draw = |bound: f32| wide(&source.uniform(inputs * width, -bound, bound));
+        let (current, to, grad) = (draw(0.4), draw(1.0), draw(1.0));
+        let (mut slope, mut weight) = (vec![Dual::default(); width], vec![Dual::default(); current.len()]);
+        Reference::<Dual>::new().ttfs_slope(&moving(&current, &to), &mut slope, &mut weight).unwrap();
+        let (plain, mut slopes, mut weights) = (Reference::<f64>::new(), vec![0.0; width], vec![0.0; current.len()]);
+        plain.ttfs_slope(&current, &mut slopes, &mut weights).unwrap();
+        let mut on_current = grad.clone();
+        plain.ttfs_slope_grad(&slopes, &weights, &mut on_current).unwrap();
+        let (forward, reverse, tolerance) = products(&grad, &weight, &[(&on_current, &to)]);
+        // A slope near 0 makes large numbers of small differences.
+        let least = slopes.iter().fold(1.0_f64, |least, b| if *b > 0.0 { least.min(*b) } else { least });
+        prop_assert!((forward - reverse).abs() <= tolerance / (least * least), "{forward} {reverse}");
+    }
+
+    #[test]
+    fn signed_maximum_and_quantised_weights(seed: u64, window in 1_usize..4, bits in 1_u32..9) {
+        let mut inputs = Inputs::new(seed);
+        let mut draw = |len: usize, bound: f32| wide(&inputs.uniform(len, -bound, bound));
+        let pool = Pool::new(Map::new(5, 6, 2), window).unwrap();
+        let (n_in, n_out) = (2 * pool.input.len(), 2 * pool.output().len());
+        let (x, to_x, grad) = (draw(n_in, 1.5), draw(n_in, 1.0), draw(n_out, 1.0));
+        let (duals, plain) = (Reference::<Dual>::new(), Reference::<f64>::new());
+        let sign = [1.0, -1.0];
+        let (mut out, mut at) = (vec![Dual::default(); n_out], vec![0; n_out]);
+        let dual_sign = sign.map(|s| Dual::new(s, 0.0)).to_vec();
+        duals.pool_max(&pool, 2, Some(&dual_sign), &moving(&x, &to_x), &mut out, &mut at).unwrap();
+        let mut on_x = vec![0.0; n_in];
+        plain.pool_max_grad(&pool, 2, &at, &grad, &mut on_x).unwrap();
+        let (forward, reverse, tolerance) = products(&grad, &out, &[(&on_x, &to_x)]);
+        prop_assert!((forward - reverse).abs() <= tolerance, "{forward} {reverse}");
+
+        let grid = Grid::new(bits, -1.0, 0.8).unwrap();
+        let (grad, mut quantised) = (draw(n_in, 1.0), vec![Dual::default(); n_in]);
+        duals.quantise(&grid, &moving(&x, &to_x), &mut quantised).unwrap();
+        let mut on_x = grad.clone();
+        plain.quantise_grad(&grid, &x, &mut on_x).unwrap();
+        let (forward, reverse, tolerance) = products(&grad, &quantised, &[(&on_x, &to_x)]);
+        prop_assert!((forward - reverse).abs() <= tolerance, "{forward} {reverse}");
     }
 }

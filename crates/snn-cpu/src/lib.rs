@@ -20,5 +20,7 @@ pub mod pool;
 pub mod published;
 pub mod simd;
 pub mod sparse;
+mod thin;
+mod winograd;
 
 pub use memory::Cpu;

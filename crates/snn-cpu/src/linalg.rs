@@ -2,12 +2,12 @@
 
 use gemm::Parallelism;
 use rayon::prelude::*;
-use snn_core::backend::{ChannelNorm, Gemm, LinAlg, TimeReduction};
+use snn_core::backend::{ChannelNorm, Gemm, LinAlg, Memory, TimeReduction};
 use snn_core::error::{Error, Result, check_len};
 use snn_core::{Conv, Lanes, Pool, Spikes};
 
 use crate::memory::{Cpu, PIECE};
-use crate::{conv, norm, pool, simd, sparse};
+use crate::{conv, norm, pool, simd, sparse, thin};
 
 /// Distance between neighbours along the two axes of a matrix, in entries.
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +70,9 @@ pub(crate) fn sgemm(
     }
 }
 
+/// Rows that are summed together: fixed, so the order of the sum is.
+const SUM_ROWS: usize = 256;
+
 /// Pieces into which a product is cut: enough for many cores, never depending on how many there are.
 const PIECES: usize = 16;
 
@@ -79,11 +82,28 @@ const MIN_PIECE: usize = 256;
 impl Cpu {
     /// Applies `each` to the entries of two arrays of the same length, in pieces.
     fn zip_pieces(&self, x: &[f32], y: &mut [f32], each: impl Fn(f32, &mut f32) + Sync) {
-        self.install(|| {
-            let pieces = y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE));
-            pieces.for_each(|(y, x)| y.iter_mut().zip(x).for_each(|(y, &x)| each(x, y)));
+        self.each_piece(y.chunks_mut(PIECE).zip(x.chunks(PIECE)), |(y, x)| {
+            simd::run(
+                #[inline(always)]
+                || y.iter_mut().zip(x).for_each(|(y, &x)| each(x, y)),
+            );
         });
     }
+
+    /// Applies `each` to every entry, in pieces.
+    fn map_pieces(&self, x: &mut [f32], each: impl Fn(&mut f32) + Sync) {
+        self.each_piece(x.chunks_mut(PIECE), |x| {
+            simd::run(
+                #[inline(always)]
+                || x.iter_mut().for_each(&each),
+            );
+        });
+    }
+}
+
+/// Whether a reduction of a single step is that step.
+fn is_the_step(reduction: TimeReduction, lanes: Lanes) -> bool {
+    lanes.steps == 1 && reduction != TimeReduction::SoftmaxSum
 }
 
 impl LinAlg for Cpu {
@@ -97,10 +117,17 @@ impl LinAlg for Cpu {
         }
         let sa = if g.transpose_a { Strides { row: 1, column: m } } else { Strides::rows(k) };
         let sb = if g.transpose_b { Strides { row: 1, column: k } } else { Strides::rows(n) };
+        if thin::product(self, g, a, b, c) {
+            return Ok(());
+        }
         // Rows are cut where there are many, columns only for a few long rows; pieces of columns are computed
         // into scratch, because they interleave in `c`.
         let rows = m.div_ceil(PIECES).max(MIN_PIECE).min(m);
         let columns = if m >= 4 * MIN_PIECE { n } else { n.div_ceil(PIECES).max(MIN_PIECE).min(n) };
+        if rows == m && columns == n {
+            sgemm(m, n, k, (a, sa), (b, sb), (c, Strides::rows(n)), g.accumulate);
+            return Ok(());
+        }
         self.install(|| {
             c.par_chunks_mut(rows * n).enumerate().for_each(|(p, c)| {
                 let (at, m) = (p * rows, c.len() / n);
@@ -167,26 +194,27 @@ impl LinAlg for Cpu {
     fn sum_rows(&self, rows: usize, width: usize, x: &Vec<f32>, out: &mut Vec<f32>) -> Result<()> {
         check_len("sum_rows", "x", x.len(), rows * width)?;
         check_len("sum_rows", "out", out.len(), width)?;
-        out.fill(0.0);
         if width == 0 {
             return Ok(());
         }
-        let partial: Vec<Vec<f32>> = self.install(|| {
-            x.par_chunks(256 * width)
-                .map(|rows| {
-                    let mut sum = vec![0.0; width];
-                    rows.chunks_exact(width).for_each(|row| add(row, &mut sum));
-                    sum
-                })
-                .collect()
+        if rows <= SUM_ROWS {
+            sum_into(x, out);
+            return Ok(());
+        }
+        self.with_scratch(rows.div_ceil(SUM_ROWS) * width, |partial| {
+            let pieces = partial.chunks_exact_mut(width).zip(x.chunks(SUM_ROWS * width));
+            self.each_piece(pieces, |(sum, rows)| sum_into(rows, sum));
+            sum_into(partial, out);
         });
-        partial.iter().for_each(|sum| add(sum, out));
         Ok(())
     }
 
     fn repeat_steps(&self, lanes: Lanes, x: &Vec<f32>, out: &mut Vec<f32>) -> Result<()> {
         check_len("repeat_steps", "x", x.len(), lanes.batch * lanes.width)?;
         check_len("repeat_steps", "out", out.len(), lanes.len())?;
+        if lanes.steps == 1 {
+            return self.copy(x, out);
+        }
         if lanes.is_empty() {
             return Ok(());
         }
@@ -200,6 +228,9 @@ impl LinAlg for Cpu {
     fn sum_steps(&self, lanes: Lanes, x: &Vec<f32>, out: &mut Vec<f32>) -> Result<()> {
         check_len("sum_steps", "x", x.len(), lanes.len())?;
         check_len("sum_steps", "out", out.len(), lanes.batch * lanes.width)?;
+        if lanes.steps == 1 {
+            return self.copy(x, out);
+        }
         out.fill(0.0);
         if lanes.is_empty() {
             return Ok(());
@@ -216,39 +247,64 @@ impl LinAlg for Cpu {
         if bias.is_empty() {
             return Ok(());
         }
-        self.install(|| {
-            x.par_chunks_mut(64 * bias.len())
-                .for_each(|rows| rows.chunks_exact_mut(bias.len()).for_each(|r| add(bias, r)));
+        let together = (PIECE / bias.len()).max(1);
+        self.each_piece(x.chunks_mut(together * bias.len()), |rows| {
+            simd::run(
+                #[inline(always)]
+                || {
+                    for row in rows.chunks_exact_mut(bias.len()) {
+                        row.iter_mut().zip(bias).for_each(|(x, &b)| *x += b);
+                    }
+                },
+            );
         });
         Ok(())
     }
 
     fn add_assign(&self, x: &Vec<f32>, y: &mut Vec<f32>) -> Result<()> {
         check_len("add_assign", "x", x.len(), y.len())?;
-        self.install(|| y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).for_each(|(y, x)| add(x, y)));
+        self.each_piece(y.chunks_mut(PIECE).zip(x.chunks(PIECE)), |(y, x)| add(x, y));
         Ok(())
     }
 
     fn add_scaled(&self, factor: f64, x: &Vec<f32>, y: &mut Vec<f32>) -> Result<()> {
         check_len("add_scaled", "x", x.len(), y.len())?;
         let factor = factor as f32;
-        self.zip_pieces(x, y, |x, y| *y += factor * x);
+        self.zip_pieces(
+            x,
+            y,
+            #[inline(always)]
+            |x, y| *y += factor * x,
+        );
         Ok(())
     }
 
     fn add_constant(&self, value: f64, x: &mut Vec<f32>) -> Result<()> {
-        self.install(|| x.par_chunks_mut(PIECE).for_each(|piece| piece.iter_mut().for_each(|x| *x += value as f32)));
+        self.map_pieces(
+            x,
+            #[inline(always)]
+            |x| *x += value as f32,
+        );
         Ok(())
     }
 
     fn relu(&self, x: &mut Vec<f32>) -> Result<()> {
-        self.install(|| x.par_chunks_mut(PIECE).for_each(|piece| piece.iter_mut().for_each(|x| *x = x.max(0.0))));
+        self.map_pieces(
+            x,
+            #[inline(always)]
+            |x| *x = x.max(0.0),
+        );
         Ok(())
     }
 
     fn relu_grad(&self, y: &Vec<f32>, grad: &mut Vec<f32>) -> Result<()> {
         check_len("relu_grad", "y", y.len(), grad.len())?;
-        self.zip_pieces(y, grad, |y, g| *g = if y > 0.0 { *g } else { 0.0 });
+        self.zip_pieces(
+            y,
+            grad,
+            #[inline(always)]
+            |y, g| *g = if y > 0.0 { *g } else { 0.0 },
+        );
         Ok(())
     }
 
@@ -354,6 +410,29 @@ impl LinAlg for Cpu {
         pool::mean_grad(self, pool, rows, grad, grad_input)
     }
 
+    fn pool_max(
+        &self,
+        pool: &Pool,
+        rows: usize,
+        sign: Option<&Vec<f32>>,
+        x: &Vec<f32>,
+        out: &mut Vec<f32>,
+        at: &mut Vec<u32>,
+    ) -> Result<()> {
+        pool::max(self, pool, rows, sign.map(Vec::as_slice), x, out, at)
+    }
+
+    fn pool_max_grad(
+        &self,
+        pool: &Pool,
+        rows: usize,
+        at: &Vec<u32>,
+        grad: &Vec<f32>,
+        grad_input: &mut Vec<f32>,
+    ) -> Result<()> {
+        pool::max_grad(self, pool, rows, at, grad, grad_input)
+    }
+
     fn channel_moments(&self, x: &Vec<f32>, mean: &mut Vec<f32>, variance: &mut Vec<f32>) -> Result<()> {
         norm::moments(self, x, mean, variance)
     }
@@ -417,7 +496,7 @@ impl LinAlg for Cpu {
         check_len("reduce_time", "out", out.len(), lanes.batch * lanes.width)?;
         check_len("reduce_time", "at", at.len(), lanes.batch * lanes.width)?;
         at.fill(0);
-        if reduction == TimeReduction::Sum || lanes.is_empty() {
+        if reduction == TimeReduction::Sum || lanes.is_empty() || is_the_step(reduction, lanes) {
             return self.sum_steps(lanes, x, out);
         }
         let share = 1.0 / lanes.steps as f32;
@@ -460,7 +539,7 @@ impl LinAlg for Cpu {
         check_len("reduce_time", "grad", grad.len(), lanes.batch * lanes.width)?;
         check_len("reduce_time", "at", at.len(), lanes.batch * lanes.width)?;
         check_len("reduce_time", "grad_x", grad_x.len(), lanes.len())?;
-        if reduction == TimeReduction::Sum || lanes.is_empty() {
+        if reduction == TimeReduction::Sum || lanes.is_empty() || is_the_step(reduction, lanes) {
             return self.repeat_steps(lanes, grad, grad_x);
         }
         let (sample, width, share) = (lanes.steps * lanes.width, lanes.width, 1.0 / lanes.steps as f32);
@@ -619,6 +698,19 @@ fn softmax(row: &[f32], out: &mut [f32]) {
         sum += *p;
     }
     out.iter_mut().for_each(|p| *p /= sum);
+}
+
+/// `out = the sum of the rows of x`, in order, on one thread.
+fn sum_into(x: &[f32], out: &mut [f32]) {
+    simd::run(
+        #[inline(always)]
+        || {
+            out.fill(0.0);
+            for row in x.chunks_exact(out.len()) {
+                out.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x);
+            }
+        },
+    );
 }
 
 /// `y += x` on one thread.

@@ -7,25 +7,29 @@ use snn_core::error::{Result, check_len};
 use crate::memory::{Cpu, PIECE};
 use crate::simd;
 
+/// Entries of a piece of an update: the pieces of a quarter of a million parameters occupy several threads evenly.
+const UPDATE_PIECE: usize = 1 << 13;
+
 impl Optimise for Cpu {
     fn update(&self, update: &Update, slots: &mut [UpdateSlot<'_, Self>]) -> Result<()> {
+        let mut pieces = Vec::new();
         for slot in slots {
             let len = slot.value.len();
             for (arg, got) in [("grad", slot.grad.len()), ("first", slot.first.len()), ("second", slot.second.len())] {
                 check_len("update", arg, got, len)?;
             }
             let decay = if slot.decays { update.weight_decay } else { 0.0 };
-            self.install(|| {
-                let pieces = slot.value.par_chunks_mut(PIECE).zip(slot.grad.par_chunks(PIECE));
-                let moments = slot.first.par_chunks_mut(PIECE).zip(slot.second.par_chunks_mut(PIECE));
-                pieces.zip(moments).for_each(|((p, g), (first, second))| {
-                    simd::run(
-                        #[inline(always)]
-                        || update_piece(update, decay as f32, p, g, first, second),
-                    );
-                });
-            });
+            let values = slot.value.chunks_mut(UPDATE_PIECE).zip(slot.grad.chunks(UPDATE_PIECE));
+            let moments = slot.first.chunks_mut(UPDATE_PIECE).zip(slot.second.chunks_mut(UPDATE_PIECE));
+            pieces.extend(values.zip(moments).map(|piece| (decay as f32, piece)));
         }
+        let work = |(decay, ((p, g), (first, second)))| {
+            simd::run(
+                #[inline(always)]
+                || update_piece(update, decay, p, g, first, second),
+            );
+        };
+        self.each_piece(pieces.into_iter(), work);
         Ok(())
     }
 
@@ -37,7 +41,12 @@ impl Optimise for Cpu {
     }
 
     fn scale(&self, factor: f64, x: &mut Vec<f32>) -> Result<()> {
-        self.install(|| x.par_chunks_mut(PIECE).for_each(|piece| piece.iter_mut().for_each(|v| *v *= factor as f32)));
+        self.each_piece(x.chunks_mut(PIECE), |piece| {
+            simd::run(
+                #[inline(always)]
+                || piece.iter_mut().for_each(|v| *v *= factor as f32),
+            );
+        });
         Ok(())
     }
 }

@@ -1,12 +1,13 @@
-//! Max pooling of spikes, whose gradient goes to the first maximum of a window, row-major; mean pooling of spikes and
-//! of values.
+//! Max pooling of spikes and of values, whose gradient goes to the first maximum of a window, row-major; mean pooling of
+//! both.
 
 use rayon::prelude::*;
 use snn_core::error::{Result, check_len};
 use snn_core::{Pool, Spikes};
 
 use crate::linalg::add;
-use crate::memory::Cpu;
+use crate::memory::{Cpu, PIECE};
+use crate::simd;
 
 /// Rows that a task takes: enough that its lists are worth making.
 const ROWS: usize = 32;
@@ -180,6 +181,108 @@ pub(crate) fn mean_grad(cpu: &Cpu, pool: &Pool, rows: usize, grad: &[f32], grad_
                 pairs.for_each(|(to, g)| *to = g * share);
             });
         });
+    });
+    Ok(())
+}
+
+/// Max pooling of values, with a sign for each channel.
+pub(crate) fn max(
+    cpu: &Cpu,
+    pool: &Pool,
+    rows: usize,
+    sign: Option<&[f32]>,
+    x: &[f32],
+    out: &mut [f32],
+    at: &mut [u32],
+) -> Result<()> {
+    const OP: &str = "pool_max";
+    let (m, o) = (pool.input, pool.output());
+    check_len(OP, "x", x.len(), rows * m.len())?;
+    check_len(OP, "out", out.len(), rows * o.len())?;
+    check_len(OP, "at", at.len(), rows * o.len())?;
+    sign.map_or(Ok(()), |sign| check_len(OP, "sign", sign.len(), m.channels))?;
+    let (line, channels) = ((o.width * o.channels).max(1), m.channels.max(1));
+    let ones = vec![1.0; if sign.is_some() { 0 } else { m.channels }];
+    let sign = sign.unwrap_or(&ones);
+    // Some lines of the output at a time.
+    let lines = (PIECE / line).max(1);
+    cpu.each_piece(out.chunks_mut(lines * line).zip(at.chunks_mut(lines * line)).enumerate(), |(piece, (out, at))| {
+        let rows = out.chunks_mut(line).zip(at.chunks_mut(line));
+        for (i, (out, at)) in (piece * lines..).zip(rows) {
+            let (row, y) = (i / o.height.max(1), i % o.height.max(1));
+            let x = &x[row * m.len()..][..m.len()];
+            simd::run(
+                #[inline(always)]
+                || {
+                    let columns = out.chunks_exact_mut(channels).zip(at.chunks_exact_mut(channels));
+                    for (column, (out, at)) in columns.enumerate() {
+                        for rank in 0..pool.size() {
+                            let (dy, dx) = (rank / pool.window_width, rank % pool.window_width);
+                            let from = (y * pool.window + dy) * m.width + column * pool.window_width + dx;
+                            let x = &x[from * channels..][..channels];
+                            if rank == 0 {
+                                out.copy_from_slice(x);
+                                at.fill(0);
+                                continue;
+                            }
+                            for (((out, at), &x), &sign) in out.iter_mut().zip(&mut *at).zip(x).zip(sign) {
+                                let better = sign * x > sign * *out;
+                                *out = if better { x } else { *out };
+                                *at = if better { rank as u32 } else { *at };
+                            }
+                        }
+                    }
+                },
+            );
+        }
+    });
+    Ok(())
+}
+
+/// Adjoint of [`max`].
+pub(crate) fn max_grad(
+    cpu: &Cpu,
+    pool: &Pool,
+    rows: usize,
+    at: &[u32],
+    grad: &[f32],
+    grad_input: &mut [f32],
+) -> Result<()> {
+    const OP: &str = "pool_max_grad";
+    let (m, o) = (pool.input, pool.output());
+    check_len(OP, "at", at.len(), rows * o.len())?;
+    check_len(OP, "grad", grad.len(), rows * o.len())?;
+    check_len(OP, "grad_input", grad_input.len(), rows * m.len())?;
+    let channels = m.channels.max(1);
+    let line = (m.width * channels).max(1);
+    let lines = (PIECE / line).max(1);
+    cpu.each_piece(grad_input.chunks_mut(lines * line).enumerate(), |(piece, grad_input)| {
+        for (i, line) in (piece * lines..).zip(grad_input.chunks_mut(line)) {
+            let (row, y) = (i / m.height.max(1), i % m.height.max(1));
+            // A rest that fills no window stays 0.
+            line.fill(0.0);
+            let (oy, dy) = (y / pool.window, y % pool.window);
+            if oy >= o.height {
+                continue;
+            }
+            simd::run(
+                #[inline(always)]
+                || {
+                    for (column, line) in line.chunks_exact_mut(channels).enumerate() {
+                        let (ox, dx) = (column / pool.window_width, column % pool.window_width);
+                        if ox >= o.width {
+                            continue;
+                        }
+                        let rank = (dy * pool.window_width + dx) as u32;
+                        let from = row * o.len() + (oy * o.width + ox) * channels;
+                        let (at, grad) = (&at[from..][..channels], &grad[from..][..channels]);
+                        for ((to, &at), &g) in line.iter_mut().zip(at).zip(grad) {
+                            *to = if at == rank { g } else { 0.0 };
+                        }
+                    }
+                },
+            );
+        }
     });
     Ok(())
 }

@@ -5,16 +5,18 @@ use proptest::prelude::*;
 use snn_core::backend::{
     BlockOps, ChannelNorm, CubaOps, CubaParameters, DecayMap, DelayKernel, DelayOps, Delays, EventOps, FilterGrad,
     Filters, Fire, Gemm, Leak, LeakGrad, LifOps, LinAlg, Memory, Noise, Optimise, ParaLifOps, Recurrent, SpikeMemory,
-    TimeReduction, Update, UpdateRule, UpdateSlot,
+    TimeReduction, TtfsOps, Update, UpdateRule, UpdateSlot,
 };
 use snn_core::neurons::block::{self, BlockNeuron};
 use snn_core::neurons::cuba::{CubaNeuron, Recurrence};
 use snn_core::neurons::event::EventNeuron;
 use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
 use snn_core::neurons::paralif::FiringMode;
+use snn_core::neurons::ttfs::{Perturbation, TtfsNeuron};
 use snn_core::random::SpikeDraws;
-use snn_core::testkit::{Inputs, relative_difference, wide};
-use snn_core::{Conv, Events, Lanes, Map, Pool, Spikes, Surrogate, Synapses, Trains};
+use snn_core::reference::Reference;
+use snn_core::testkit::{Inputs, assert_close, relative_difference, wide};
+use snn_core::{Borders, Conv, Events, Lanes, Map, Pool, Spikes, Surrogate, Synapses, Trains};
 use snn_cpu::Cpu;
 use snn_cpu::published::{
     ConvolutionTape, StepwiseTape, convolution_backward, convolution_forward, stepwise_backward, stepwise_forward,
@@ -263,6 +265,24 @@ fn everything(cpu: &Cpu) -> Vec<(String, Vec<u32>)> {
     let grad = inputs.uniform(rows * pool.output().len(), -1.0, 1.0);
     cpu.pool_spikes_grad(&pool, &x, &grad, &mut gx).unwrap();
     keep("pool_spikes_grad".into(), &gx);
+    let (mut best, mut at) = (vec![0.0; grad.len()], vec![0; grad.len()]);
+    cpu.pool_max(&pool, rows, None, &dense, &mut best, &mut at).unwrap();
+    keep("pool_max".into(), &best);
+    cpu.pool_max_grad(&pool, rows, &at, &grad, &mut gx).unwrap();
+    keep("pool_max_grad".into(), &gx);
+    let borders = Borders::of(&conv);
+    let (shift, window) = (inputs.uniform(borders.regions() * conv.channels, -0.5, 0.5), vec![1.0]);
+    let mut earliness = out.clone();
+    cpu.ttfs_forward(&TtfsNeuron { limited: true }, &borders, &shift, None, &window, &mut earliness).unwrap();
+    keep("ttfs_forward".into(), &earliness);
+    let (mut g, mut g_shift) = (inputs.uniform(out.len(), -1.0, 1.0), vec![0.0; shift.len()]);
+    cpu.ttfs_backward(&TtfsNeuron { limited: true }, &borders, &window, &earliness, &mut g, &mut g_shift).unwrap();
+    keep("ttfs_backward".into(), &g);
+    keep("ttfs_backward, shift".into(), &g_shift);
+    let draws = SpikeDraws { seed: 1, pass: 2, population: 3 };
+    let perturbation = Perturbation { noise: 0.3, bits: 6, limited: true };
+    cpu.ttfs_perturb(&perturbation, draws, rows, &window, &earliness, &mut g).unwrap();
+    keep("ttfs_perturb".into(), &g);
     let mut sum = cpu.spikes();
     cpu.add_spikes(&x, &x, &mut sum).unwrap();
     keep("add_spikes".into(), &sum.to_dense::<f32>());
@@ -288,6 +308,7 @@ fn everything(cpu: &Cpu) -> Vec<(String, Vec<u32>)> {
         keep(format!("block {surrogate:?}"), &g);
     }
 
+    dense_products(cpu, &mut inputs, &mut keep);
     filtered(cpu, &mut inputs, &mut keep);
     networks(cpu, &mut inputs, &mut keep);
     continuous(cpu, &mut inputs, &mut keep);
@@ -342,6 +363,49 @@ fn everything(cpu: &Cpu) -> Vec<(String, Vec<u32>)> {
     cpu.fill(&mut filled, 0.25).unwrap();
     results.push(("copy, fill".into(), copy.iter().chain(&filled).map(|v| v.to_bits()).collect()));
     results
+}
+
+/// Numbers of which most are 0, like the background of an image.
+fn mostly_zero(inputs: &mut Inputs, len: usize) -> Vec<f32> {
+    inputs.uniform(len, -4.0, 1.0).into_iter().map(|x| x.max(0.0)).collect()
+}
+
+/// Dense convolutions in every way that they are cut, and products of a few rows.
+fn dense_products(cpu: &Cpu, inputs: &mut Inputs, keep: &mut impl FnMut(String, &[f32])) {
+    for (map, channels, rows) in [
+        (Map::new(13, 11, 5), 19, 40),
+        (Map::new(8, 8, 64), 96, 17),
+        (Map::new(7, 8, 64), 96, 17),
+        (Map::new(2, 2, 176), 177, 3),
+        (Map::new(2, 2, 176), 177, 90),
+    ] {
+        let conv = Conv::new(map, channels, 3, 1, 1).unwrap();
+        let results = convolved(cpu, inputs, &conv, rows);
+        results.iter().for_each(|x| keep(format!("{conv:?}, {rows} maps"), x));
+    }
+    for (m, n, k) in [(8, 340, 784), (8, 784, 30), (784, 340, 8), (3, 1000, 300)] {
+        for (transpose_a, transpose_b) in [(false, false), (true, false), (false, true)] {
+            let gemm = Gemm { transpose_a, transpose_b, ..Gemm::new(m, n, k) };
+            let (a, b) = (mostly_zero(inputs, m * k), inputs.uniform(k * n, -1.0, 1.0));
+            let mut c = vec![0.5; m * n];
+            cpu.gemm(gemm, &a, &b, &mut c).unwrap();
+            keep(format!("{gemm:?}"), &c);
+        }
+    }
+}
+
+/// Output, weight gradient and input gradient of a convolution of random maps.
+fn convolved(cpu: &Cpu, inputs: &mut Inputs, conv: &Conv, rows: usize) -> [Vec<f32>; 3] {
+    let (n_in, n_out) = (rows * conv.input.len(), rows * conv.output().len());
+    let weight = inputs.uniform(conv.fan_in() * conv.channels, -1.0, 1.0);
+    let bias = inputs.uniform(conv.channels, -1.0, 1.0);
+    let (x, grad) = (inputs.uniform(n_in, -1.0, 1.0), inputs.uniform(n_out, -1.0, 1.0));
+    // Old contents must not show.
+    let [mut out, mut gw, mut gx] = [n_out, weight.len(), n_in].map(|len| vec![f32::NAN; len]);
+    cpu.conv_dense(conv, rows, &x, &weight, Some(&bias), &mut out).unwrap();
+    cpu.conv_dense_weight_grad(conv, rows, &x, &grad, &mut gw).unwrap();
+    cpu.conv_input_grad(conv, rows, &grad, &weight, &mut gx).unwrap();
+    [out, gw, gx]
 }
 
 /// The filtered families: all modes of the parallel neuron, a recurrent current-based one.
@@ -536,6 +600,73 @@ fn no_weights_break_a_layer() {
         let mut counts = vec![0; 5 * 70];
         cpu.count_trains(&out, &mut counts).unwrap();
         assert!(counts.iter().all(|c| *c <= 9));
+    }
+}
+
+#[test]
+fn convolutions_of_odd_shapes_match_the_reference() {
+    let (cpu, exact) = (Cpu::new(2).unwrap(), Reference::<f64>::new());
+    let mut geometries = vec![
+        // Narrower than the kernel, and hardly anything but padding.
+        Conv::new(Map::new(1, 1, 3), 5, 3, 1, 1).unwrap(),
+        Conv::new(Map::new(2, 1, 5), 3, 5, 1, 2).unwrap(),
+        Conv::new(Map::new(2, 3, 4), 3, 3, 1, 4).unwrap(),
+        Conv::new(Map::new(3, 2, 2), 3, 2, 3, 5).unwrap(),
+        Conv::rectangle(Map::new(4, 9, 3), 5, [1, 4], 1, [0, 3]).unwrap(),
+        // Weights that are read once: with few positions, and with many.
+        Conv::new(Map::new(2, 2, 176), 177, 3, 1, 1).unwrap(),
+        Conv::new(Map::new(3, 3, 40), 730, 3, 1, 0).unwrap(),
+        Conv::new(Map::new(3, 3, 130), 250, 3, 2, 1).unwrap(),
+    ];
+    // Tiles of 2x2 outputs: padding from none to more than the kernel has, several pieces, a last one that is smaller.
+    for (map, channels, padding) in [
+        (Map::new(8, 8, 64), 64, 1),
+        (Map::new(6, 10, 80), 64, 0),
+        (Map::new(10, 4, 64), 112, 2),
+        (Map::new(4, 2, 64), 64, 4),
+    ] {
+        geometries.push(Conv::new(map, channels, 3, 1, padding).unwrap());
+    }
+    for (channels, stride) in [1, 3, 5, 64].into_iter().flat_map(|c| [(c, 1), (c, 2)]) {
+        geometries.push(Conv::new(Map::new(6, 7, channels), 66 - channels, 3, stride, 1).unwrap());
+    }
+    for conv in &geometries {
+        for rows in [0, 1, 3, 17] {
+            let mut inputs = Inputs::new(9);
+            let got = convolved(&cpu, &mut inputs, conv, rows);
+            let mut inputs = Inputs::new(9);
+            let (n_in, n_out) = (rows * conv.input.len(), rows * conv.output().len());
+            let weight = wide(&inputs.uniform(conv.fan_in() * conv.channels, -1.0, 1.0));
+            let bias = wide(&inputs.uniform(conv.channels, -1.0, 1.0));
+            let (x, grad) = (wide(&inputs.uniform(n_in, -1.0, 1.0)), wide(&inputs.uniform(n_out, -1.0, 1.0)));
+            let [mut out, mut gw, mut gx] = [n_out, weight.len(), n_in].map(|len| vec![0.0; len]);
+            exact.conv_dense(conv, rows, &x, &weight, Some(&bias), &mut out).unwrap();
+            exact.conv_dense_weight_grad(conv, rows, &x, &grad, &mut gw).unwrap();
+            exact.conv_input_grad(conv, rows, &grad, &weight, &mut gx).unwrap();
+            for ((what, got), want) in ["out", "grad_weight", "grad_input"].iter().zip(&got).zip([out, gw, gx]) {
+                assert_close(&format!("{what}, {rows} maps, {conv:?}"), &wide(got), &want, 2e-6);
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_a_few_rows_match_the_reference() {
+    let (cpu, exact, mut inputs) = (Cpu::new(2).unwrap(), Reference::<f64>::new(), Inputs::new(10));
+    for (few, n, many) in [(1, 1, 1), (2, 10, 33), (5, 16, 340), (8, 97, 784), (9, 340, 30), (16, 700, 129)] {
+        for zeros in [false, true] {
+            for flags in 0..8 {
+                let (transpose_a, transpose_b) = (flags & 1 != 0, flags & 2 != 0);
+                let (m, k) = if transpose_a { (many, few) } else { (few, many) };
+                let g = Gemm { transpose_a, transpose_b, accumulate: flags & 4 != 0, ..Gemm::new(m, n, k) };
+                let a = if zeros { mostly_zero(&mut inputs, m * k) } else { inputs.uniform(m * k, -1.0, 1.0) };
+                let (b, mut c) = (inputs.uniform(k * n, -1.0, 1.0), inputs.uniform(m * n, -1.0, 1.0));
+                let mut want = wide(&c);
+                cpu.gemm(g, &a, &b, &mut c).unwrap();
+                exact.gemm(g, &wide(&a), &wide(&b), &mut want).unwrap();
+                assert_close(&format!("{g:?}"), &wide(&c), &want, 2e-6);
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod cuba;
 pub mod event;
 pub mod lif;
 pub mod paralif;
+pub mod ttfs;
 
 use crate::real::Real;
 

@@ -36,6 +36,9 @@ pub struct Entry {
     /// Data sets that must be at hand.
     #[serde(default)]
     pub needs: Vec<String>,
+    /// The `.npz` that holds the arrays, where `file` is of another format.
+    #[serde(default)]
+    pub expected_file: Option<String>,
     /// The arrays by name.
     #[serde(default)]
     pub arrays: BTreeMap<String, ArrayEntry>,
@@ -268,7 +271,7 @@ impl Case {
     /// [`Error::Golden`] if the file cannot be read or holds other arrays than the index says.
     pub fn open(folder: &Path, entry: &Entry, precision: Precision) -> Result<Self> {
         let path = folder.join(&entry.file);
-        let mut arrays = read_npz(&path)?;
+        let mut arrays = read_npz(&entry.expected_file.as_ref().map_or(path.clone(), |file| folder.join(file)))?;
         let own = entry.arrays.iter().filter(|(_, a)| a.file.is_none()).map(|(name, _)| name);
         let (in_file, in_index): (BTreeSet<_>, BTreeSet<_>) = (arrays.keys().collect(), own.collect());
         if let Some(name) = in_file.symmetric_difference(&in_index).next() {

@@ -5,17 +5,18 @@
 
 use super::{Inputs, assert_close, wide};
 use crate::backend::{
-    ChannelNorm, CubaParameters, DecayMap, DelayKernel, Delays, FilterGrad, Filters, Fire, Gemm, Leak, LeakGrad, Noise,
-    Recurrent, TimeReduction, TrainReadout, Update, UpdateRule, UpdateSlot,
+    Census, ChannelNorm, CubaParameters, DecayMap, DelayKernel, Delays, FilterGrad, Filters, Fire, Gemm, Leak,
+    LeakGrad, Noise, Recurrent, TimeReduction, TrainReadout, Update, UpdateRule, UpdateSlot,
 };
 use crate::neurons::block::{BlockNeuron, Start};
 use crate::neurons::cuba::{CubaNeuron, Recurrence};
 use crate::neurons::event::EventNeuron;
 use crate::neurons::lif::{LifKind, LifNeuron, Path};
 use crate::neurons::paralif::{BernoulliGradient, Firing, FiringMode, Generator};
+use crate::neurons::ttfs::{Grid, Perturbation, TtfsNeuron};
 use crate::random::SpikeDraws;
 use crate::reference::Reference;
-use crate::{Backend, Conv, Element, Events, Lanes, Map, Pool, Real, Spikes, Surrogate, Synapses, Trains};
+use crate::{Backend, Borders, Conv, Element, Events, Lanes, Map, Pool, Real, Spikes, Surrogate, Synapses, Trains};
 
 /// Largest relative difference between `f32` and the `f64` reference for sums of a few thousand terms.
 const CLOSE: f64 = 2e-5;
@@ -208,6 +209,27 @@ pub fn pooling_matches_reference<B: Backend>(device: &B) {
         device.pool_mean_grad(&pool, lanes.rows(), &grad.device, &mut gx.device).unwrap();
         r.pool_mean_grad(&pool, lanes.rows(), &grad.reference, &mut gx.reference).unwrap();
         pair.compare("pool_mean_grad", &gx, CLOSE);
+
+        // Few different values, so that windows have ties, and among them zeros.
+        let coarse: Vec<f32> = inputs.uniform(lanes.len(), -2.0, 2.0).iter().map(|x| x.round()).collect();
+        let values = pair.upload(&coarse);
+        let sign: Vec<f32> = (0..map.channels).map(|c| if c % 2 == 0 { 1.0 } else { -1.0 }).collect();
+        let sign = pair.upload(&sign);
+        for sign in [None, Some(&sign)] {
+            let (mut at, mut at_ref) =
+                (device.zeros::<u32>(out_ref.values.len()).unwrap(), vec![9; out_ref.values.len()]);
+            let mut best = pair.rubbish(out_ref.values.len());
+            let rows = lanes.rows();
+            device.pool_max(&pool, rows, sign.map(|s| &s.device), &values.device, &mut best.device, &mut at).unwrap();
+            let of_reference = sign.map(|s| &s.reference);
+            r.pool_max(&pool, rows, of_reference, &values.reference, &mut best.reference, &mut at_ref).unwrap();
+            pair.compare("pool_max", &best, 0.0);
+            pair.same("pool_max: at", &at, &at_ref);
+            let mut gx = pair.rubbish(lanes.len());
+            device.pool_max_grad(&pool, rows, &at, &grad.device, &mut gx.device).unwrap();
+            r.pool_max_grad(&pool, rows, &at_ref, &grad.reference, &mut gx.reference).unwrap();
+            pair.compare("pool_max_grad", &gx, 0.0);
+        }
     }
 }
 
@@ -791,6 +813,102 @@ pub fn updates_match_reference<B: Backend>(device: &B) {
     }
 }
 
+/// Neurons that spike at most once: with and without borders and limits, what perturbs their times, their census, the
+/// slopes of the older neuron, quantised weights.
+pub fn ttfs_matches_reference<B: Backend>(device: &B) {
+    use crate::backend::TtfsOps;
+    let pair = Pair::new(device);
+    let r = &pair.reference;
+    let mut inputs = Inputs::new(15);
+    let draws = SpikeDraws { seed: 5, pass: 3, population: 2 };
+    let bordered = |height, width, kernel: usize| {
+        Borders::of(&Conv::new(Map::new(height, width, 2), 1, kernel, 1, kernel / 2).unwrap())
+    };
+    let layers = [
+        (1, Borders::none(1), 1),
+        (17, Borders::none(1), 257),
+        (3, Borders::none(31), 33),
+        (3, bordered(5, 4, 3), 31),
+        (2, bordered(2, 2, 3), 16),
+        (2, bordered(1, 3, 3), 5),
+        (9, bordered(7, 6, 5), 3),
+    ];
+    for ((batch, borders, channels), limited) in layers.iter().flat_map(|l| [false, true].map(|limited| (l, limited))) {
+        let what = format!("{batch} samples, {} regions, {channels} channels, limited {limited}", borders.regions());
+        let neuron = TtfsNeuron { limited };
+        let len = batch * borders.positions() * channels;
+        let shift = pair.upload(&inputs.uniform(borders.regions() * channels, -0.5, 0.5));
+        let window = pair.upload(&[0.7]);
+        let slope = pair.upload(&inputs.uniform(*channels, -0.5, 1.5));
+        let host = inputs.uniform(len, -1.0, 1.0);
+        let grad = inputs.uniform(len, -1.0, 1.0);
+        let mut x = pair.upload(&host);
+        for slope in [Some(&slope), None] {
+            x = pair.upload(&host);
+            let of = (slope.map(|s| &s.device), slope.map(|s| &s.reference));
+            device.ttfs_forward(&neuron, borders, &shift.device, of.0, &window.device, &mut x.device).unwrap();
+            r.ttfs_forward(&neuron, borders, &shift.reference, of.1, &window.reference, &mut x.reference).unwrap();
+            pair.compare(&what, &x, 1e-6);
+        }
+        let mut g = pair.upload(&grad);
+        let mut g_shift = pair.rubbish(borders.regions() * channels);
+        device.ttfs_backward(&neuron, borders, &window.device, &x.device, &mut g.device, &mut g_shift.device).unwrap();
+        r.ttfs_backward(&neuron, borders, &window.reference, &x.reference, &mut g.reference, &mut g_shift.reference)
+            .unwrap();
+        pair.compare(&what, &g, 0.0);
+        pair.compare(&what, &g_shift, CLOSE);
+
+        let rows = *batch;
+        let (mut census, mut census_ref) = (Census::empty(device).unwrap(), Census::empty(r).unwrap());
+        device.ttfs_census(rows, &window.device, &x.device, &mut census).unwrap();
+        r.ttfs_census(rows, &window.reference, &x.reference, &mut census_ref).unwrap();
+        assert_close(&what, &pair.host(&census.peaks), &census_ref.peaks, 1e-6);
+        pair.same(&what, &census.fired, &census_ref.fired);
+        pair.same(&what, &census.early, &census_ref.early);
+        let mut longer = pair.upload(&[0.7]);
+        device.ttfs_grow(10.0, &census.peaks, &mut longer.device).unwrap();
+        r.ttfs_grow(10.0, &census_ref.peaks, &mut longer.reference).unwrap();
+        pair.compare(&what, &longer, 1e-6);
+
+        for (noise, bits, tolerance) in [(0.2, 0, 1e-6), (0.0, 3, 1e-6), (0.1, 5, 1e-6)] {
+            let perturbation = Perturbation { noise, bits, limited };
+            let mut out = pair.rubbish(len);
+            device.ttfs_perturb(&perturbation, draws, rows, &window.device, &x.device, &mut out.device).unwrap();
+            r.ttfs_perturb(&perturbation, draws, rows, &window.reference, &x.reference, &mut out.reference).unwrap();
+            pair.compare(&format!("{what}: {perturbation:?}"), &out, tolerance);
+            let mut g = pair.upload(&grad);
+            device.ttfs_perturb_grad(&perturbation, draws, rows, &window.device, &x.device, &mut g.device).unwrap();
+            r.ttfs_perturb_grad(&perturbation, draws, rows, &window.reference, &x.reference, &mut g.reference).unwrap();
+            pair.compare(&format!("{what}: gradient of {perturbation:?}"), &g, 0.0);
+        }
+    }
+
+    for (m, n) in [(1, 1), (31, 33), (257, 9)] {
+        let current = pair.upload(&inputs.uniform(m * n, -0.4, 0.5));
+        let (mut slope, mut weight) = (pair.rubbish(n), pair.rubbish(m * n));
+        device.ttfs_slope(&current.device, &mut slope.device, &mut weight.device).unwrap();
+        r.ttfs_slope(&current.reference, &mut slope.reference, &mut weight.reference).unwrap();
+        pair.compare("slopes", &slope, CLOSE);
+        pair.compare("effective weights", &weight, 1e-3);
+        let mut grad = pair.upload(&inputs.uniform(m * n, -1.0, 1.0));
+        device.ttfs_slope_grad(&slope.device, &weight.device, &mut grad.device).unwrap();
+        r.ttfs_slope_grad(&slope.reference, &weight.reference, &mut grad.reference).unwrap();
+        pair.compare("gradient through slopes", &grad, 1e-3);
+    }
+
+    let x = pair.upload(&inputs.uniform(1000, -1.5, 1.5));
+    for (bits, low, high) in [(1, -1.0, 1.0), (4, -1.0, 1.0), (8, -0.3, 1.2)] {
+        let grid = Grid::new(bits, low, high).unwrap();
+        let (mut out, mut grad) = (pair.rubbish(1000), pair.rubbish(1000));
+        device.quantise(&grid, &x.device, &mut out.device).unwrap();
+        r.quantise(&grid, &x.reference, &mut out.reference).unwrap();
+        pair.compare("quantise", &out, 0.0);
+        device.quantise_grad(&grid, &x.device, &mut grad.device).unwrap();
+        r.quantise_grad(&grid, &x.reference, &mut grad.reference).unwrap();
+        pair.compare("quantise_grad", &grad, 0.0);
+    }
+}
+
 /// A wrong size is an error that names the argument, never a panic.
 pub fn wrong_sizes_are_errors<B: Backend>(device: &B) {
     let short = device.zeros(3).unwrap();
@@ -1004,6 +1122,7 @@ macro_rules! backend_suite {
             paralif_matches_reference,
             cuba_matches_reference,
             event_neurons_match_reference,
+            ttfs_matches_reference,
             train_operations_match_reference,
             reductions_match_reference,
             updates_match_reference,

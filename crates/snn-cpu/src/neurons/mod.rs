@@ -6,6 +6,7 @@ pub mod event;
 mod filters;
 pub mod lif;
 pub mod paralif;
+pub mod ttfs;
 
 use rayon::prelude::*;
 use snn_core::backend::{Leak, LeakGrad};
