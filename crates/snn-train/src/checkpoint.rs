@@ -59,16 +59,20 @@ pub struct PartialScores {
     pub correct: usize,
     /// Hidden spikes.
     pub spikes: u64,
+    /// Of neurons that spike at most once: spikes that would have come before their window.
+    #[serde(default)]
+    pub early: u64,
 }
 
 impl PartialScores {
     /// Adds a batch.
-    pub fn add(&mut self, scores: Scores, spikes: u64) {
+    pub fn add(&mut self, scores: Scores, (spikes, early): (u64, u64)) {
         self.samples += scores.samples;
         self.loss_sum += scores.loss_sum;
         self.infinite += scores.infinite;
         self.correct += scores.correct;
         self.spikes += spikes;
+        self.early += early;
     }
 
     /// Without the spikes.

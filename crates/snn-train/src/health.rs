@@ -1,7 +1,7 @@
 //! Health: silent, saturated and exploding layers, with a hint on what to change.
 
 use serde::{Deserialize, Serialize};
-use snn_core::Backend;
+use snn_core::{Backend, Real};
 
 use crate::error::Result;
 use crate::stack::Stack;
@@ -16,7 +16,8 @@ pub struct LayerHealth {
     /// Share of neurons that no sample made fire.
     pub silent: Option<f64>,
     /// Share of neurons that fire in more than nine of ten steps, or, if they fire once at most, at the first step of
-    /// every sample; in continuous time, of those that fill their buffer in every sample.
+    /// every sample; in continuous time, of those that fill their buffer in every sample; of those that spike at most
+    /// once, at the start of their window in every sample.
     pub saturated: Option<f64>,
     /// Norm of the gradients of the layer's parameters.
     pub gradient_norm: f64,
@@ -72,6 +73,18 @@ pub fn examine<B: Backend>(device: &B, stack: &Stack<B>) -> Result<Vec<LayerHeal
             health.silent = Some(share(&|count| count == 0));
             // A buffer of one is full at the first spike: that says nothing.
             health.saturated = (signal.steps > 1).then(|| share(&|count| count as usize >= signal.steps));
+        }
+        if let Some(first) = layer.first_spikes() {
+            let (earliness, window) = (device.to_host(first.earliness)?, device.to_host(first.window)?);
+            let width = layer.output_signal().width().max(1);
+            let share = |fits: &dyn Fn(&B::Real) -> bool| {
+                (0..width).filter(|n| earliness.iter().skip(*n).step_by(width).all(fits)).count() as f64 / width as f64
+            };
+            let fired = device.to_host(&first.census.fired)?;
+            health.spikes_per_sample =
+                Some(fired.iter().map(|&n| f64::from(n)).sum::<f64>() / fired.len().max(1) as f64);
+            health.silent = Some(share(&|x| x.value() <= 0.0));
+            health.saturated = Some(share(&|x| *x >= window[0]));
         }
         report.push(health);
     }

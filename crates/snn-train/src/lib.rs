@@ -6,6 +6,8 @@
 //! * [`checkpoint`] — atomic, resumed with the same bits; [`log`](mod@log) — JSON lines and TensorBoard.
 //! * [`interchange`] — weights of other programs, read and written.
 //! * [`monitor`] — accuracy, losses, silent neurons and spikes over parts of epochs, and snapshots of activity.
+//! * [`mapping`] — rectifier networks to single-spike networks and back.
+//! * [`sparsity`] — how much single-spike networks fire, when, and what it costs.
 //! * [`health`] — silent, saturated and exploding layers, with a hint on what to change.
 //!
 //! No argument parsing and no printing: a run reports to an [`Observer`].
@@ -18,10 +20,12 @@ pub mod interchange;
 pub mod layers;
 pub mod log;
 pub mod losses;
+pub mod mapping;
 pub mod monitor;
 pub mod optim;
 pub mod presets;
 pub mod schedule;
+pub mod sparsity;
 pub mod stack;
 pub mod trainer;
 mod watch;

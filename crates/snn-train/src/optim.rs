@@ -86,6 +86,12 @@ impl<B: Backend> Optimiser<B> {
         let rule = match c.kind {
             OptimiserKind::Sgd => UpdateRule::Sgd { momentum: c.momentum, nesterov: c.nesterov },
             OptimiserKind::Adam => UpdateRule::Adam { beta1: c.beta1, beta2: c.beta2, eps: c.eps, decoupled: false },
+            OptimiserKind::KerasAdam => {
+                // m / (sqrt(v) + eps) is the usual form with an epsilon that is divided by the root of the correction.
+                let correction = 1.0 - c.beta2.powf(self.step as f64);
+                let eps = c.eps / correction.sqrt();
+                UpdateRule::Adam { beta1: c.beta1, beta2: c.beta2, eps, decoupled: false }
+            }
             OptimiserKind::AdamW => UpdateRule::Adam { beta1: c.beta1, beta2: c.beta2, eps: c.eps, decoupled: true },
             OptimiserKind::NAdam => UpdateRule::NAdam { beta1: c.beta1, beta2: c.beta2, eps: c.eps },
             OptimiserKind::Adamax => UpdateRule::Adamax { beta1: c.beta1, beta2: c.beta2, eps: c.eps },

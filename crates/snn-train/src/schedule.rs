@@ -22,7 +22,8 @@ impl ScheduleConfig {
     #[must_use]
     pub fn factor(&self, finished: u32, epochs: u32) -> f64 {
         match self {
-            Self::Constant => 1.0,
+            // A decay by updates is the business of `ScheduleConfig::factor_at`.
+            Self::Constant | Self::Decay { .. } => 1.0,
             Self::Milestones { epochs, factor, .. } => {
                 factor.powi(epochs.iter().filter(|&&m| m <= finished).count() as i32)
             }
@@ -44,6 +45,21 @@ impl ScheduleConfig {
                     end + (peak - end) * fall(((at - top) / (last - top).max(1.0)).min(1.0))
                 }
             }
+        }
+    }
+
+    /// The factor within an epoch, after `updates` updates; it comes on top of that of the epoch.
+    ///
+    /// ```
+    /// use snn_train::config::ScheduleConfig;
+    /// let s = ScheduleConfig::Decay { factor: 0.9, steps: 5000.0 };
+    /// assert_eq!([0, 5000].map(|k| s.factor_at(k)), [1.0, 0.9]);
+    /// ```
+    #[must_use]
+    pub fn factor_at(&self, updates: u64) -> f64 {
+        match self {
+            Self::Decay { factor, steps } => factor.powf(updates as f64 / steps),
+            _ => 1.0,
         }
     }
 

@@ -4,7 +4,7 @@ use snn_core::neurons::block::{BlockNeuron, Start};
 use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
 use snn_core::{Activity, Backend, Conv, Kind, Layer, Mode, Parameter, Pass, Signal, Tensor, Trains};
 
-use crate::config::{LayerConfig, LeakyConfig, ModelConfig, NeuronConfig, ReadoutNeuron, ResetPath};
+use crate::config::{LayerConfig, LeakyConfig, ModelConfig, NeuronConfig, NormConfig, ReadoutNeuron, ResetPath};
 use crate::error::{Error, Result};
 use crate::layers::block::BlockCell;
 use crate::layers::cuba::CubaCell;
@@ -13,7 +13,8 @@ use crate::layers::lif::LifCell;
 use crate::layers::paralif::ParaLifCell;
 use crate::layers::project::{self, Around};
 use crate::layers::{
-    AvgPool, Cell, Clocked, Dropout, EventLayer, MergeLayer, PoolLayer, Projection, Readout, ReluLayer, TrainReader,
+    AvgPool, Cell, Clocked, Dropout, EventLayer, MaxPool, MergeLayer, NormLayer, PoolLayer, Projection, Readout,
+    ReluLayer, TrainReader, TtfsLayer,
 };
 
 /// A chain of layers on a device.
@@ -52,14 +53,19 @@ impl<B: Backend> Stack<B> {
                     in_continuous_time(i, signal, &foreign)?;
                     Box::new(EventLayer::dense(device, signal, *width, c, *init, id).map_err(at)?)
                 }
-                LayerConfig::Pool { window, window_width } if signal.kind == Kind::Trains => {
+                LayerConfig::Dense { width, neuron: NeuronConfig::Ttfs(c), init, skip, bias, norm, delays } => {
+                    let foreign = [("skip", *skip), ("norm", norm.is_some()), ("delays", delays.is_some())];
+                    without_time(i, signal, &[&foreign[..], &[("bias = false", !*bias)]].concat())?;
+                    Box::new(TtfsLayer::dense(device, signal, *width, c, *init, id).map_err(at)?)
+                }
+                LayerConfig::Pool { window, window_width, .. } if signal.kind == Kind::Trains => {
                     let sides = [*window, window_width.unwrap_or(*window)];
                     let merge = MergeLayer::new(device, signal, sides);
                     let wide = |e| misfit(format!("pool {}x{}", sides[0], sides[1]), format!("a map; {e}"));
                     Box::new(merge.map_err(wide)?)
                 }
                 LayerConfig::Dense { width, neuron, init, skip, bias, norm, delays } => {
-                    not_in_continuous_time(i, signal)?;
+                    in_time_steps(i, signal)?;
                     let output = Signal::flat(Kind::Spikes, steps, *width);
                     if *skip && (signal.kind != Kind::Spikes || signal.width() != *width) {
                         return Err(Error::Fit {
@@ -106,20 +112,38 @@ impl<B: Backend> Stack<B> {
                         layers.push(Box::new(layer));
                         continue;
                     }
-                    not_in_continuous_time(i, signal)?;
+                    if let NeuronConfig::Ttfs(c) = neuron {
+                        without_time(i, signal, &[("norm", norm.is_some()), ("bias = false", !*bias)])?;
+                        let layer = TtfsLayer::convolution(device, signal, conv, c, *init, id).map_err(at)?;
+                        signal = layer.output_signal();
+                        layers.push(Box::new(layer));
+                        continue;
+                    }
+                    in_time_steps(i, signal)?;
                     let output = Signal { kind: Kind::Spikes, steps, map: conv.output() };
                     let around = Around { bias: *bias, norm: *norm, gain: std::mem::replace(&mut gain, 1.0) };
                     let conv = project::convolution(device, conv, *init, around, id).map_err(at)?;
                     clocked(device, signal, output, conv, neuron, false, id).map_err(at)?
                 }
-                LayerConfig::Pool { window, window_width } => {
+                LayerConfig::Pool { window, window_width, signed } => {
                     let sides = [*window, window_width.unwrap_or(*window)];
                     let misfit = |takes: String| misfit(format!("pool {}x{}", sides[0], sides[1]), takes);
-                    if signal.kind != Kind::Spikes {
-                        return Err(misfit("spikes".into()));
+                    let wide = |e: snn_core::Error| misfit(format!("a map; {e}"));
+                    match signal.kind {
+                        Kind::Values | Kind::Times => {
+                            Box::new(MaxPool::new(device, signal, sides, *signed).map_err(wide)?)
+                        }
+                        Kind::Spikes if !signed => Box::new(PoolLayer::rectangle(device, signal, sides).map_err(wide)?),
+                        Kind::Spikes => return Err(misfit("values or spike times, if it is signed".into())),
+                        _ => return Err(misfit("spikes, values or spike times".into())),
                     }
-                    let pool = PoolLayer::rectangle(device, signal, sides);
-                    Box::new(pool.map_err(|e| misfit(format!("a map; {e}")))?)
+                }
+                LayerConfig::Norm { momentum, eps } => {
+                    if signal.kind != Kind::Values {
+                        return Err(misfit("norm".into(), "values: put it behind a rectifier".into()));
+                    }
+                    let config = NormConfig::Batch { momentum: *momentum, eps: *eps };
+                    Box::new(NormLayer::new(device, signal, config).map_err(at)?)
                 }
                 LayerConfig::AvgPool { window, window_width } => {
                     let sides = [*window, window_width.unwrap_or(*window)];
@@ -131,7 +155,7 @@ impl<B: Backend> Stack<B> {
                     Box::new(pool.map_err(|e| misfit(format!("a map; {e}")))?)
                 }
                 LayerConfig::Dropout { p } => {
-                    not_in_continuous_time(i, signal)?;
+                    in_time_steps(i, signal)?;
                     if signal.kind == Kind::Spikes {
                         gain *= Dropout::<B>::gain(*p);
                     }
@@ -152,7 +176,17 @@ impl<B: Backend> Stack<B> {
             layers.push(Box::new(reader));
             return Self::new(device, input, layers);
         }
-        if !matches!(signal.kind, Kind::Spikes | Kind::Sequence) {
+        let without_time = matches!(signal.kind, Kind::Values | Kind::Times);
+        if without_time && !matches!(config.readout.neuron, ReadoutNeuron::None(_)) {
+            return Err(Error::Fit {
+                first: previous(last),
+                second: last,
+                name: "readout".into(),
+                takes: "spikes or a sequence; with the neuron `none` also values and spike times".into(),
+                gives: signal.to_string(),
+            });
+        }
+        if !without_time && !matches!(signal.kind, Kind::Spikes | Kind::Sequence) {
             return Err(Error::Fit {
                 first: previous(last),
                 second: last,
@@ -267,10 +301,27 @@ impl<B: Backend> Stack<B> {
     ///
     /// If the device fails.
     pub fn backward(&mut self, device: &B, input: &Activity<B>, grad_output: &Tensor<B>) -> Result<()> {
+        self.backward_seen(device, input, grad_output, |_, _| Ok(()))
+    }
+
+    /// As [`Stack::backward`]; `seen` is called with the index of each layer, the last one first, and the gradient on its
+    /// output.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails, and what `seen` gives.
+    pub fn backward_seen(
+        &mut self,
+        device: &B,
+        input: &Activity<B>,
+        grad_output: &Tensor<B>,
+        mut seen: impl FnMut(usize, &Tensor<B>) -> Result<()>,
+    ) -> Result<()> {
         let [mut grad, mut next] = self.grads.each_mut();
         grad.resize(device, &grad_output.shape)?;
         device.copy(&grad_output.data, &mut grad.data)?;
         for i in (0..self.layers.len()).rev() {
+            seen(i, grad)?;
             let (before, rest) = self.layers.split_at_mut(i);
             let layer = &mut rest[0];
             match before.last() {
@@ -324,9 +375,29 @@ fn in_continuous_time(i: usize, given: Signal, foreign: &[(&str, bool)]) -> Resu
     }
 }
 
-/// Refuses spike trains where a layer works in time steps.
-fn not_in_continuous_time(i: usize, given: Signal) -> Result<()> {
-    if given.kind != Kind::Trains {
+/// Checks that neurons which spike at most once are given times or values, and asked for nothing that they do not have.
+fn without_time(i: usize, given: Signal, foreign: &[(&str, bool)]) -> Result<()> {
+    if !(given.kind == Kind::Times || given.kind == Kind::Values && given.steps == 1) {
+        return Err(Error::Fit {
+            first: previous(i),
+            second: i,
+            name: "ttfs".into(),
+            takes: "spike times, or values as of data.encode = { kind = \"values\" }".into(),
+            gives: given.to_string(),
+        });
+    }
+    match foreign.iter().find(|(_, asked)| *asked) {
+        Some((key, _)) => Err(Error::config(
+            format!("layer {i}: {key}"),
+            "neurons of the model ttfs have no such thing: leave it out",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Refuses spike trains and first spikes where a layer works in time steps or on values.
+fn in_time_steps(i: usize, given: Signal) -> Result<()> {
+    if !matches!(given.kind, Kind::Trains | Kind::Times) {
         return Ok(());
     }
     Err(Error::Fit {
@@ -368,7 +439,7 @@ fn clocked<B: Backend>(
         NeuronConfig::Multi(c) => Box::new(LifCell::new(lif(c, LifKind::Multi { reset: path(c) }), decay(c)?)),
         NeuronConfig::Paralif(c) => Box::new(ParaLifCell::new(device, c, width, id)?),
         NeuronConfig::Cuba(c) => Box::new(CubaCell::new(device, c, width, id)?),
-        NeuronConfig::Event(_) => unreachable!("event-driven layers are built before"),
+        NeuronConfig::Event(_) | NeuronConfig::Ttfs(_) => unreachable!("layers without steps are built before"),
         NeuronConfig::Relu(_) => return Ok(Box::new(ReluLayer::new(device, input, output, projection)?)),
     };
     Ok(Box::new(Clocked::new(device, input, output, projection, cell, skip)?))

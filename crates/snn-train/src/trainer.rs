@@ -39,7 +39,10 @@ pub struct EpochRecord {
     /// Updates left out because their gradient was not finite.
     #[serde(default)]
     pub skipped_updates: usize,
-    /// The learning rate.
+    /// Of neurons that spike at most once: spikes per training sample that would have come before their window.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub early_per_sample: f64,
+    /// The learning rate, that of the last update if it changes within the epoch.
     pub learning_rate: f64,
     /// Test accuracy, if it was measured after this epoch.
     pub test_accuracy: Option<f64>,
@@ -59,6 +62,11 @@ pub struct EpochRecord {
 /// JSON has no infinity.
 fn infinite_if_absent<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_zero(x: &f64) -> bool {
+    *x == 0.0
 }
 
 /// What an evaluation came to.
@@ -188,6 +196,9 @@ pub struct RunOptions {
     pub data: OpenOptions,
     /// Directory of logs, checkpoints and the result; nothing is written without one.
     pub out: Option<PathBuf>,
+    /// The weights to begin with, a `model.safetensors` of the same layers; drawn from the seed without one. A run that is
+    /// resumed does not read them again.
+    pub weights: Option<PathBuf>,
     /// Go on from the last checkpoint in `out`, if there is one.
     pub resume: bool,
     /// Log loss and spikes of every batch.
@@ -250,7 +261,7 @@ impl Split {
         self.len() == 0
     }
 
-    fn loader(&self, options: LoaderOptions) -> Result<Loader> {
+    pub(crate) fn loader(&self, options: LoaderOptions) -> Result<Loader> {
         let options = LoaderOptions { limit: self.limit, ..options };
         Ok(Loader::new(self.source.clone(), self.pipeline.clone(), options)?)
     }
@@ -342,12 +353,23 @@ impl<B: Backend> Upload<B> {
 
 /// Spikes of the last forward pass, per spiking layer; in continuous time the output neurons come last.
 fn spikes_per_layer<B: Backend>(device: &B, stack: &Stack<B>) -> Result<Vec<u64>> {
-    let of = |layer: &dyn Layer<B>| match (layer.spikes(), layer.trains()) {
-        (Some(spikes), _) => Some(device.events_per_sample(spikes).map(|n| n.into_iter().map(u64::from).sum())),
-        (None, Some(trains)) => Some(Ok(trains.events(device) as u64)),
-        (None, None) => None,
+    let sum = |counts: snn_core::Result<Vec<u32>>| counts.map(|n| n.into_iter().map(u64::from).sum());
+    let of = |layer: &dyn Layer<B>| match (layer.spikes(), layer.trains(), layer.first_spikes()) {
+        (Some(spikes), _, _) => Some(sum(device.events_per_sample(spikes))),
+        (None, Some(trains), _) => Some(Ok(trains.events(device) as u64)),
+        (None, None, Some(first)) => Some(sum(device.to_host(&first.census.fired))),
+        (None, None, None) => None,
     };
     Ok(stack.layers().filter_map(of).collect::<snn_core::Result<_>>()?)
+}
+
+/// Spikes of the last forward pass that would have come before their window, of neurons that spike at most once.
+fn early_spikes<B: Backend>(device: &B, stack: &Stack<B>) -> Result<u64> {
+    let mut sum = 0;
+    for first in stack.layers().filter_map(Layer::first_spikes) {
+        sum += device.to_host(&first.census.early)?.into_iter().map(u64::from).sum::<u64>();
+    }
+    Ok(sum)
 }
 
 /// Of the spikes of all layers those of hidden neurons.
@@ -458,7 +480,11 @@ pub fn evaluate<B: Backend>(
 }
 
 /// As [`evaluate`]; `seen` is called after every batch.
-fn evaluate_seen<B: Backend>(
+///
+/// # Errors
+///
+/// As [`evaluate`], and what `seen` gives.
+pub fn evaluate_seen<B: Backend>(
     device: &B,
     stack: &mut Stack<B>,
     split: &Split,
@@ -585,6 +611,9 @@ pub fn run<B: Backend>(
     experiment.check()?;
     let (train, test) = (Split::train(experiment, options)?, Split::test(experiment, options)?);
     let mut stack = build_model(device, experiment, &train)?;
+    if let Some(weights) = &options.weights {
+        checkpoint::load_model(device, weights, &mut stack)?;
+    }
     let mut optimiser = Optimiser::new(device, experiment.train.optimiser, &stack)?;
     let text = experiment.to_toml();
     let mut progress = Progress::default();
@@ -732,7 +761,8 @@ impl<B: Backend> Session<'_, B> {
             self.observer.note(&format!("{dropped} events lie after the last time step and are left out"));
         }
         let seconds = start.elapsed().as_secs_f64();
-        self.end_epoch(learning_rate, seconds, &clock)
+        let last = self.optimiser.step().saturating_sub(1);
+        self.end_epoch(learning_rate * config.schedule.factor_at(last), seconds, &clock)
     }
 
     fn batch(&mut self, batch: &Batch, batches: usize, learning_rate: f64, clock: &mut Clock) -> Result<()> {
@@ -748,6 +778,7 @@ impl<B: Backend> Session<'_, B> {
             self.stack.set_rate_gradient(penalty.on_spikes, penalty.on_recurrent);
         }
         let spikes: u64 = hidden(&self.stack, &spikes_per_layer(device, &self.stack)?).iter().sum();
+        let early = early_spikes(device, &self.stack)?;
         if let Some(watch) = &mut self.watch {
             watch.batch(device, Phase::Train, &self.stack, &batch.labels, (scores, &self.loss))?;
         }
@@ -779,11 +810,12 @@ impl<B: Backend> Session<'_, B> {
         if events && !norm.is_some_and(|norm| norm < LARGEST_NORM) {
             self.progress.scores.skipped += 1;
         } else {
-            self.optimiser.update(device, &mut self.stack, learning_rate)?;
+            let within = config.schedule.factor_at(self.optimiser.step());
+            self.optimiser.update(device, &mut self.stack, learning_rate * within)?;
         }
         clock.backward += start.elapsed().as_secs_f64();
 
-        self.progress.scores.add(scores, spikes);
+        self.progress.scores.add(scores, (spikes, early));
         self.progress.batch = batch.index + 1;
         self.progress.optimiser_step = self.optimiser.step();
         let spikes_per_sample = spikes as f64 / scores.samples.max(1) as f64;
@@ -826,6 +858,7 @@ impl<B: Backend> Session<'_, B> {
             spikes_per_sample: sums.spikes as f64 / scores.samples.max(1) as f64,
             infinite_share: scores.infinite_share(),
             skipped_updates: sums.skipped,
+            early_per_sample: sums.early as f64 / scores.samples.max(1) as f64,
             learning_rate,
             test_accuracy: test.as_ref().map(|t| t.accuracy),
             test_readings: test.map(|t| t.readings).unwrap_or_default(),

@@ -100,7 +100,10 @@ fn check_loss(name: &str, model: &ModelConfig, signal: Signal, density: f32, los
     stack.backward(&plain, &activity, loss.grad()).unwrap();
     let spikes = stack.layers().filter_map(|l| l.spikes());
     let clocked: u64 = spikes.flat_map(|s| plain.events_per_sample(s).unwrap()).map(u64::from).sum();
-    let spikes = clocked + stack.layers().filter_map(|l| l.trains()).map(|t| t.events(&plain) as u64).sum::<u64>();
+    let first = stack.layers().filter_map(|l| l.first_spikes()).flat_map(|f| &f.census.fired);
+    let spikes = clocked
+        + stack.layers().filter_map(|l| l.trains()).map(|t| t.events(&plain) as u64).sum::<u64>()
+        + first.map(|&n| u64::from(n)).sum::<u64>();
 
     let mut twin = Stack::build(&dual, model, signal, CLASSES, 5).unwrap();
     // Running statistics and the like are not learned, so they have no gradient.
@@ -396,4 +399,47 @@ fn event_driven_models_have_exact_gradients() {
             assert!(spikes > 20 && dead.is_empty(), "{name}, {read}: {spikes} spikes, no gradient on {dead:?}");
         }
     }
+}
+
+#[test]
+fn first_spike_networks_have_exact_gradients() {
+    let maps = Signal { kind: Kind::Values, steps: 1, map: Map::new(5, 6, 2) };
+    let readout = "readout = { neuron = { model = 'none' }, reduce = 'last' }";
+    for more in [
+        "",
+        ", borders = true",
+        ", limited = true, range = 0.3, growth = 0.0",
+        ", noise = 0.1",
+        ", time_bits = 6, range = 0.5, limited = true, growth = 0.0",
+        ", weight_bits = 6",
+    ] {
+        let ttfs = format!("neuron = {{ model = 'ttfs'{more} }}");
+        let dense = ttfs.replace(", borders = true", "");
+        let layers = format!(
+            "{{ kind = 'conv', channels = 3, kernel = 3, padding = 1, {ttfs} }}, \
+             {{ kind = 'pool', window = 2, signed = true }}, {{ kind = 'dense', width = 8, {dense} }}"
+        );
+        let model = model(&format!("model = {{ layers = [{layers}], {readout} }}"));
+        check_lively(&format!("first spikes{more}"), &model, maps, 0.0);
+    }
+    for slope in ["alpha-naive", "alpha-smart"] {
+        let dense = format!("{{ kind = 'dense', width = 8, neuron = {{ model = 'ttfs', slope = '{slope}' }} }}");
+        let model = model(&format!("model = {{ layers = [{dense}, {dense}], {readout} }}"));
+        check_lively(slope, &model, maps, 0.0);
+    }
+}
+
+#[test]
+fn rectifier_networks_have_exact_gradients() {
+    let maps = Signal { kind: Kind::Values, steps: 1, map: Map::new(5, 6, 2) };
+    let relu = "neuron = { model = 'relu' }";
+    let layers = format!(
+        "{{ kind = 'conv', channels = 3, kernel = 3, padding = 1, {relu} }}, {{ kind = 'norm' }}, \
+         {{ kind = 'pool', window = 2 }}, {{ kind = 'dropout', p = 0.3 }}, {{ kind = 'dense', width = 8, {relu} }}, \
+         {{ kind = 'norm' }}"
+    );
+    let readout = "readout = { neuron = { model = 'none' }, reduce = 'last' }";
+    let model = model(&format!("model = {{ layers = [{layers}], {readout} }}"));
+    let (_, dead) = check("rectifiers", &model, maps, 0.0);
+    assert_eq!(dead, Vec::<String>::new());
 }

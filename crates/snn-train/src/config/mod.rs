@@ -202,6 +202,12 @@ impl Experiment {
                     return fail("train.schedule.factor", factor, "a number above 0");
                 }
             }
+            ScheduleConfig::Decay { factor, .. } if !(*factor > 0.0 && factor.is_finite()) => {
+                return fail("train.schedule.factor", factor, "a number above 0");
+            }
+            ScheduleConfig::Decay { steps, .. } if !(*steps > 0.0 && steps.is_finite()) => {
+                return fail("train.schedule.steps", steps, "a number above 0");
+            }
             ScheduleConfig::Exponential { factor } if !(*factor > 0.0 && factor.is_finite()) => {
                 return fail("train.schedule.factor", factor, "a number above 0");
             }
@@ -267,6 +273,10 @@ impl Experiment {
                 }
                 LayerConfig::Conv { neuron, .. } => (neuron, None),
                 LayerConfig::Pool { .. } | LayerConfig::AvgPool { .. } => continue,
+                LayerConfig::Norm { momentum, eps } => {
+                    NormConfig::Batch { momentum: *momentum, eps: *eps }.check(&format!("model.layers.{i}"))?;
+                    continue;
+                }
                 LayerConfig::Dropout { p } if (0.0..1.0).contains(p) => continue,
                 LayerConfig::Dropout { p } => return fail(&key("p"), p, "in [0, 1)"),
             };

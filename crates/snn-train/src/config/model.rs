@@ -77,13 +77,28 @@ pub enum LayerConfig {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         norm: Option<NormConfig>,
     },
-    /// Max pooling of spikes in steps; in continuous time a neuron has all spikes of its window.
+    /// Max pooling of spikes in steps, of values and of spike times; in continuous time a neuron has all spikes of its
+    /// window.
     Pool {
         /// Side of the window, and step; or its rows.
         window: usize,
         /// Columns of the window, if not as many.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         window_width: Option<usize>,
+        /// Of values and times: every channel has a sign, and where it is negative the least is taken. A network with
+        /// normalised layers needs it when it is mapped to spikes.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        signed: bool,
+    },
+    /// Batch normalisation of values, every channel for itself: after a rectifier, say. That of currents is the option
+    /// `norm` of a layer.
+    Norm {
+        /// Share of the newest batch in the running statistics.
+        #[serde(default = "tenth")]
+        momentum: f64,
+        /// Added to the variance.
+        #[serde(default = "small")]
+        eps: f64,
     },
     /// Mean pooling of spikes or values; gives values.
     AvgPool {
@@ -216,7 +231,7 @@ impl LayerConfig {
     /// Max pooling in square windows.
     #[must_use]
     pub const fn pool(window: usize) -> Self {
-        Self::Pool { window, window_width: None }
+        Self::Pool { window, window_width: None, signed: false }
     }
 }
 
@@ -388,6 +403,8 @@ pub enum Init {
     },
     /// Normal with variance `2 / (fan_in + fan_out)`.
     GlorotNormal,
+    /// Uniform in `+-sqrt(6 / (fan_in + fan_out))`.
+    GlorotUniform,
     /// Uniform in `[low, high)`.
     Between {
         /// The lower end.
@@ -407,6 +424,9 @@ pub enum Init {
 impl Init {
     /// Kaiming's uniform weights for linear neurons: `+-sqrt(3 / fan_in)`.
     pub const KAIMING: Self = Self::FanIn { gain: 1.732_050_807_568_877_2 };
+
+    /// He's uniform weights for rectifiers: `+-sqrt(6 / fan_in)`.
+    pub const HE: Self = Self::FanIn { gain: 2.449_489_742_783_178 };
 }
 
 impl Default for Init {
@@ -433,7 +453,7 @@ impl Init {
         let numbers: &[(&str, f64)] = match self {
             Self::FanIn { gain } => &[("gain", *gain)],
             Self::Uniform { bound } => &[("bound", *bound)],
-            Self::GlorotNormal => &[],
+            Self::GlorotNormal | Self::GlorotUniform => &[],
             Self::Between { low, high } => &[("low", *low), ("high", *high)],
             Self::Normal { mean, deviation } => &[("mean", *mean), ("deviation", *deviation)],
         };

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use snn_core::neurons::cuba::Recurrence;
 use snn_core::neurons::event::EventNeuron;
 use snn_core::neurons::paralif::{BernoulliGradient, FiringMode};
+use snn_core::neurons::ttfs::{Grid, Perturbation};
 
 use super::out_of_range;
 use crate::error::{Error, Result};
@@ -22,10 +23,12 @@ pub enum NeuronConfig {
     Paralif(ParaLifConfig),
     /// The current-based neuron with reset to zero: the baseline of SPSN and ParaLIF.
     Cuba(CubaConfig),
-    /// No neuron: the rectified current of every step for itself.
+    /// No neuron: a rectifier. From values it gives values, otherwise every step is rectified for itself.
     Relu(NoOptions),
     /// The event-driven neuron of BATS, in continuous time.
     Event(EventConfig),
+    /// The neuron that spikes at most once, at a time that is the activation of a rectifier.
+    Ttfs(TtfsConfig),
 }
 
 impl Default for NeuronConfig {
@@ -357,6 +360,116 @@ impl EventConfig {
     }
 }
 
+/// Neurons of the model `ttfs`; maths in [`snn_core::neurons::ttfs`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TtfsConfig {
+    /// The activation that the window is made for: at the start it is `1 + margin` times as long. X_n of the paper.
+    pub range: f64,
+    /// See `range`.
+    pub margin: f64,
+    /// After a training step the window is at least so many times as long as the largest activation of the batch; 0 for a
+    /// window that stays.
+    pub growth: f64,
+    /// A neuron that would fire before its window fires at the window's start; its activation is cut there.
+    pub limited: bool,
+    /// Of a convolution: one shift for each region of the map in which the same part of the kernel lies inside, which an
+    /// offset that is fused into the weights needs. One for the whole map otherwise.
+    pub borders: bool,
+    /// What the membrane rises with where it meets the threshold.
+    pub slope: SlopeConfig,
+    /// Standard deviation of noise on spike times, in training and test; on the times of the input in tests alone.
+    pub noise: f64,
+    /// Bits of the times that reach this layer and leave it; 0 for any time.
+    pub time_bits: u32,
+    /// Bits of the weights in use; learning goes on in full precision. 0 for any weight.
+    pub weight_bits: u32,
+    /// The least quantised weight.
+    pub weight_low: f64,
+    /// The largest.
+    pub weight_high: f64,
+}
+
+impl Default for TtfsConfig {
+    fn default() -> Self {
+        Self {
+            range: 1000.0,
+            margin: 0.5,
+            growth: 10.0,
+            limited: false,
+            borders: false,
+            slope: SlopeConfig::One,
+            noise: 0.0,
+            time_bits: 0,
+            weight_bits: 0,
+            weight_low: -1.0,
+            weight_high: 1.0,
+        }
+    }
+}
+
+/// The slope of the membrane at the threshold, and what weights are then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SlopeConfig {
+    /// 1, whatever the input: a weight is the weight of a rectifier. The B1-model.
+    One,
+    /// `1 + sum of the weights`: currents stay on. Weights are drawn as those of a rectifier, which their ratios to the
+    /// slope then are not. The alpha1-model, naive.
+    AlphaNaive,
+    /// The same neuron, with weights that at the start have the ratios of a rectifier's. The alpha1-model, smart.
+    AlphaSmart,
+}
+
+impl TtfsConfig {
+    /// The length of the window at the start.
+    #[must_use]
+    pub fn window(&self) -> f64 {
+        (1.0 + self.margin) * self.range
+    }
+
+    pub(super) fn check(&self, key: &str) -> Result<()> {
+        let positive = |x: f64| x > 0.0 && x.is_finite();
+        let checks = [
+            ("range", self.range, positive(self.range), "a number above 0"),
+            ("margin", self.margin, self.margin > -1.0 && self.margin.is_finite(), "a number above -1"),
+            (
+                "growth",
+                self.growth,
+                self.growth == 0.0 || (1.0..f64::INFINITY).contains(&self.growth),
+                "0, or 1 or more",
+            ),
+        ];
+        for (name, value, fits, want) in checks {
+            if !fits {
+                return Err(out_of_range(&format!("{key}.{name}"), &value, want));
+            }
+        }
+        let wrong = |e: snn_core::Error| match e {
+            snn_core::Error::Domain { param, value, range, .. } => {
+                let name = match param {
+                    "bits" => "weight_bits",
+                    "low" => "weight_low",
+                    "high" => "weight_high",
+                    other => other,
+                };
+                out_of_range(&format!("{key}.{name}"), &value, &format!("in {range}"))
+            }
+            other => Error::config(key, other.to_string()),
+        };
+        let times = Perturbation { noise: self.noise, bits: self.time_bits, limited: self.limited };
+        times.check().map_err(wrong)?;
+        if self.weight_bits > 0 {
+            Grid::new(self.weight_bits, self.weight_low, self.weight_high).map_err(wrong)?;
+            if self.slope != SlopeConfig::One {
+                let reason = "must be 0 where the slope depends on the weights";
+                return Err(Error::config(format!("{key}.weight_bits = {}", self.weight_bits), reason));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What has no option: the Non-Spiking baseline, readouts without neurons.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -464,6 +577,7 @@ impl NeuronConfig {
             Self::Cuba(c) => c.filter.check(&format!("{key}.filter"), width).and(threshold(&c.threshold)),
             Self::Relu(_) => Ok(()),
             Self::Event(c) => c.check(key),
+            Self::Ttfs(c) => c.check(key),
         }
     }
 }

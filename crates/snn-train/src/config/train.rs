@@ -179,6 +179,10 @@ pub enum OptimiserKind {
     Sgd,
     /// Adam.
     Adam,
+    /// Adam as Keras has it: epsilon is added to the root of the raw second moment, outside of the correction of its
+    /// bias.
+    #[serde(rename = "keras-adam")]
+    KerasAdam,
     /// Adam with decoupled weight decay.
     AdamW,
     /// Adam with Nesterov's look ahead.
@@ -219,6 +223,13 @@ pub enum ScheduleConfig {
         /// The rate never falls below this share of the initial one.
         #[serde(default)]
         floor: f64,
+    },
+    /// Multiplied by `factor` over every so many updates, a little at each of them.
+    Decay {
+        /// The factor.
+        factor: f64,
+        /// Updates in which the rate falls by it.
+        steps: f64,
     },
     /// Half a cosine from the initial rate to `floor` times it, after a linear rise over `warmup` epochs.
     Cosine {

@@ -1,4 +1,5 @@
 //! Weights of other programs: one file for each format.
 
+pub mod keras;
 pub mod npy;
 pub mod npz;

@@ -46,7 +46,7 @@ impl<B: Backend> Projection<B> for Convolution<B> {
         let (weight, bias) = (&self.weight.value.data, self.bias.as_ref().map(|b| &b.value.data));
         match input {
             Activity::Spikes(spikes) => device.conv_spikes(&self.conv, spikes, weight, bias, current),
-            Activity::Sequence(x) | Activity::Values(x) => {
+            Activity::Sequence(x) | Activity::Values(x) | Activity::Times(x) => {
                 device.conv_dense(&self.conv, rows, &x.data, weight, bias, current)
             }
             other => Err(other.unwanted("conv", Kind::Spikes)),
@@ -65,7 +65,7 @@ impl<B: Backend> Projection<B> for Convolution<B> {
         let grad_weight = &mut self.weight.grad.data;
         match input {
             Activity::Spikes(spikes) => device.conv_spikes_weight_grad(&self.conv, spikes, grad, grad_weight)?,
-            Activity::Sequence(x) | Activity::Values(x) => {
+            Activity::Sequence(x) | Activity::Values(x) | Activity::Times(x) => {
                 device.conv_dense_weight_grad(&self.conv, rows, &x.data, grad, grad_weight)?;
             }
             other => return Err(other.unwanted("conv", Kind::Spikes)),

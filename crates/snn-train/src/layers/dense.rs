@@ -45,7 +45,7 @@ impl<B: Backend> Projection<B> for Dense<B> {
         let (weight, bias) = (&self.weight.value.data, self.bias.as_ref().map(|b| &b.value.data));
         match input {
             Activity::Spikes(spikes) => device.spikes_gemm(spikes, self.outputs, weight, bias, current),
-            Activity::Sequence(x) | Activity::Values(x) => {
+            Activity::Sequence(x) | Activity::Values(x) | Activity::Times(x) => {
                 device.gemm(Gemm::new(rows, self.outputs, self.inputs), &x.data, weight, current)?;
                 bias.map_or(Ok(()), |bias| device.add_bias(rows, bias, current))
             }
@@ -66,7 +66,7 @@ impl<B: Backend> Projection<B> for Dense<B> {
         let grad_weight = &mut self.weight.grad.data;
         match input {
             Activity::Spikes(spikes) => device.spikes_gemm_weight_grad(spikes, n, grad, grad_weight)?,
-            Activity::Sequence(x) | Activity::Values(x) => {
+            Activity::Sequence(x) | Activity::Values(x) | Activity::Times(x) => {
                 device.gemm(Gemm::new(m, n, rows).a_transposed(), &x.data, grad, grad_weight)?;
             }
             other => return Err(other.unwanted("dense", Kind::Spikes)),

@@ -26,6 +26,10 @@ pub fn weights<B: Backend>(
             let bound = gain / (fan_in as f64).sqrt();
             (0..len).map(|_| uniform(bound, &mut stream)).collect()
         }
+        Init::GlorotUniform => {
+            let bound = (6.0 / (fan_in + fan_out) as f64).sqrt();
+            (0..len).map(|_| uniform(bound, &mut stream)).collect()
+        }
         Init::Uniform { bound } => (0..len).map(|_| uniform(bound, &mut stream)).collect(),
         Init::Between { low, high } => {
             (0..len).map(|_| B::Real::lit(low + (high - low) * f64::from(stream.unit()))).collect()

@@ -15,6 +15,7 @@ pub mod filtered;
 pub mod gain;
 pub mod init;
 pub mod lif;
+pub mod max_pool;
 pub mod norm;
 pub mod paralif;
 pub mod pool;
@@ -22,6 +23,7 @@ pub mod project;
 pub mod readout;
 pub mod recurrent;
 pub mod relu;
+pub mod ttfs;
 pub mod vote;
 
 use std::fmt::Debug;
@@ -32,9 +34,12 @@ pub use avg_pool::AvgPool;
 pub use clocked::Clocked;
 pub use dropout::Dropout;
 pub use event::{EventLayer, MergeLayer, TrainReader};
+pub use max_pool::MaxPool;
+pub use norm::NormLayer;
 pub use pool::PoolLayer;
 pub use readout::Readout;
 pub use relu::ReluLayer;
+pub use ttfs::TtfsLayer;
 
 /// The linear half of a layer: activity in, current out.
 ///

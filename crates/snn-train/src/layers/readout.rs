@@ -1,4 +1,4 @@
-//! The readout of clocked models: a projection, neurons that do not fire, and a reduction over time.
+//! The readout: a projection, neurons that do not fire, and a reduction over time.
 
 use snn_core::backend::TimeReduction;
 use snn_core::neurons::lif::LifNeuron;
@@ -117,7 +117,9 @@ impl<B: Backend> Readout<B> {
 
     fn lanes(&self, device: &B, input: &Activity<B>) -> Result<Lanes> {
         match input {
-            Activity::Spikes(_) | Activity::Sequence(_) => Ok(input.lanes(device, self.input.steps, self.classes)),
+            Activity::Spikes(_) | Activity::Sequence(_) | Activity::Values(_) | Activity::Times(_) => {
+                Ok(input.lanes(device, self.input.steps, self.classes))
+            }
             other => Err(other.unwanted("readout", Kind::Spikes)),
         }
     }

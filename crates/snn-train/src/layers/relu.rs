@@ -1,4 +1,5 @@
-//! The Non-Spiking baseline of SPSN: a projection and a rectifier, every step for itself.
+//! A projection and a rectifier: of values, as the networks have it that single-spike networks equal, or every step for
+//! itself, the Non-Spiking baseline of SPSN.
 
 use snn_core::{Activity, Backend, Kind, Layer, Mode, Parameter, Pass, Result, Signal, Tensor};
 
@@ -15,14 +16,18 @@ pub struct ReluLayer<B: Backend> {
 }
 
 impl<B: Backend> ReluLayer<B> {
-    /// Puts the two together; `output` is taken as a sequence.
+    /// Puts the two together; `output` is taken as values if the input is, and as a sequence otherwise.
     ///
     /// # Errors
     ///
     /// If the device has no memory left.
     pub fn new(device: &B, input: Signal, output: Signal, projection: Box<dyn Projection<B>>) -> Result<Self> {
-        let output = Signal { kind: Kind::Sequence, ..output };
-        let given = Activity::Sequence(Tensor::zeros(device, &[0])?);
+        let empty = Tensor::zeros(device, &[0])?;
+        let (kind, given) = match input.kind {
+            Kind::Values => (Kind::Values, Activity::Values(empty)),
+            _ => (Kind::Sequence, Activity::Sequence(empty)),
+        };
+        let output = Signal { kind, ..output };
         Ok(Self { input, output, projection, sums: device.zeros(0)?, given })
     }
 }
@@ -41,14 +46,21 @@ impl<B: Backend> Layer<B> for ReluLayer<B> {
     }
 
     fn forward(&mut self, device: &B, input: &Activity<B>, pass: Pass) -> Result<()> {
-        if !matches!(input, Activity::Spikes(_) | Activity::Sequence(_)) {
-            return Err(input.unwanted("relu", Kind::Spikes));
+        if input.kind() != self.input.kind {
+            return Err(input.unwanted("relu", self.input.kind));
         }
         let lanes = input.lanes(device, self.output.steps, self.output.width());
-        let Activity::Sequence(given) = &mut self.given else {
-            return Err(self.given.unwanted("the layer's output", Kind::Sequence));
+        let given = match &mut self.given {
+            Activity::Values(given) => {
+                given.resize(device, &[lanes.batch, lanes.width])?;
+                given
+            }
+            Activity::Sequence(given) => {
+                given.resize(device, &[lanes.batch, lanes.steps, lanes.width])?;
+                given
+            }
+            other => return Err(other.unwanted("the layer's output", self.output.kind)),
         };
-        given.resize(device, &[lanes.batch, lanes.steps, lanes.width])?;
         self.projection.forward(device, input, lanes.rows(), pass, &mut given.data)?;
         device.relu(&mut given.data)
     }
@@ -69,8 +81,8 @@ impl<B: Backend> Layer<B> for ReluLayer<B> {
         grad_input: Option<&mut Tensor<B>>,
     ) -> Result<()> {
         let lanes = input.lanes(device, self.output.steps, self.output.width());
-        let Activity::Sequence(given) = &self.given else {
-            return Err(self.given.unwanted("the layer's output", Kind::Sequence));
+        let (Activity::Values(given) | Activity::Sequence(given)) = &self.given else {
+            return Err(self.given.unwanted("the layer's output", self.output.kind));
         };
         device.relu_grad(&given.data, &mut grad_output.data)?;
         device.resize(&mut self.sums, lanes.batch * lanes.width)?;

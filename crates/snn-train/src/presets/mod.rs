@@ -4,6 +4,7 @@ mod bats;
 mod block;
 mod paralif;
 mod paralif_nets;
+mod ttfs;
 
 use serde::Serialize;
 
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Preset> {
     all.extend(paralif::presets());
     all.extend(paralif_nets::presets());
     all.extend(bats::presets());
+    all.extend(ttfs::presets());
     all
 }
 
@@ -73,7 +75,7 @@ mod tests {
     #[test]
     fn names_are_unique_and_begin_with_the_system() {
         let mut names: Vec<String> = all().into_iter().map(|p| p.name).collect();
-        let systems = ["block-", "spsn-", "paralif-", "bats-"];
+        let systems = ["block-", "spsn-", "paralif-", "bats-", "ttfs-"];
         assert!(names.iter().all(|n| systems.iter().any(|s| n.starts_with(s))));
         names.sort();
         let count = names.len();
