@@ -13,10 +13,15 @@ then `--repeats` timings. One JSON object per line on stdout:
    "backward_s": median, "forward_all": [...], "backward_all": [...], "peak_bytes": .. or null,
    "torch": version, "threads": ..}
 
+Networks of rectified linear units (fc2, fc2-fused-adam, vgg16) are timed as whole training steps instead: forward_s is
+the forward pass with the loss, backward_s the backward pass with the optimiser's step; of several ways to run them the
+fastest is reported, and "variant" says which it was. --steps, --n-in and --n mean nothing to them.
+
 Examples
   torch_peers.py --peer block,single,multi --batch 64 --steps 128 --n 100,1000
   torch_peers.py --peer alif,alif-block --steps 1024 --refractory 40 --n 128
   torch_peers.py --peer spsn-sb,lif --n-in 700 --n 128 --steps 250 --density 0.02
+  torch_peers.py --peer fc2,fc2-fused-adam,vgg16 --batch 8 --density 0.2 --repeats 30
   torch_peers.py --device cuda --peer block,single,snntorch,spikingjelly --n 1000
   torch_peers.py --list
 """
@@ -336,6 +341,47 @@ PEERS = {
 }
 
 
+class Mlp(torch.nn.Sequential):
+    """784-340-10."""
+
+    shape, density = (784,), 0.2
+
+    def __init__(self):
+        super().__init__(torch.nn.Linear(784, 340), torch.nn.ReLU(), torch.nn.Linear(340, 10))
+
+
+class Vgg16(torch.nn.Sequential):
+    """Thirteen 3x3 convolutions with bias in five stages, each ended by pooling, for 32x32 images; two dense layers."""
+
+    shape, density = (3, 32, 32), 1.0
+
+    def __init__(self):
+        parts, channels = [], 3
+        for width, depth in [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]:
+            for _ in range(depth):
+                parts += [torch.nn.Conv2d(channels, width, 3, padding=1), torch.nn.ReLU(inplace=True)]
+                channels = width
+            parts.append(torch.nn.MaxPool2d(2))
+        super().__init__(*parts, torch.nn.Flatten(), torch.nn.Linear(512, 512), torch.nn.ReLU(inplace=True),
+                         torch.nn.Linear(512, 10))
+
+
+def sgd(parameters, **how):
+    return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=5e-4, **how)
+
+
+# Network, memory format, optimiser: the fastest of each list counts. Adam is timed as it comes and fused.
+NETWORKS = {
+    "fc2": (Mlp, {"default": (torch.contiguous_format, torch.optim.Adam)}),
+    "fc2-fused-adam": (Mlp, {"fused": (torch.contiguous_format, lambda p: torch.optim.Adam(p, fused=True))}),
+    "vgg16": (Vgg16, {f"{layout}, {name}": (memory, lambda p, how=how: sgd(p, **how))
+                      for layout, memory in [("contiguous", torch.contiguous_format),
+                                             ("channels last", torch.channels_last)]
+                      for name, how in [("foreach", {"foreach": True}), ("one by one", {"foreach": False}),
+                                        ("fused", {"fused": True})]}),
+}
+
+
 def synthetic_spikes(batch, n_in, steps, density, generator):
     """Without a density: rate per sample ~ U(0, 200) expected events per sequence (the published generator)."""
     if density is None:
@@ -372,7 +418,6 @@ def time_one(name, batch, steps, n_in, n, args):
         if i > 0:
             forward.append(middle - start)
             backward.append(end - middle)
-    median = lambda v: sorted(v)[len(v) // 2]
     return {
         "peer": name + ("+sliced" if SLICED else "") + ("+compile" if args.compile else ""), "device": device, "batch": batch, "steps": steps,
         "n_in": n_in, "n": n, "refractory": args.refractory, "forward_s": median(forward),
@@ -381,6 +426,61 @@ def time_one(name, batch, steps, n_in, n, args):
         "torch": torch.__version__, "threads": torch.get_num_threads(),
         "output_mean": float(y.detach().mean()),
     }
+
+
+def time_network(name, batch, args):
+    kind, variants = NETWORKS[name]
+    runs = [time_variant(kind, *variants[variant], variant, batch, args) for variant in variants]
+    forward, backward, variant, output = min(runs, key=lambda run: median(run[0]) + median(run[1]))
+    return {
+        "peer": name + ("+compile" if args.compile else ""), "device": args.device, "batch": batch, "steps": 1,
+        "n_in": math.prod(kind.shape), "n": 10, "refractory": args.refractory, "forward_s": median(forward),
+        "backward_s": median(backward), "forward_all": forward, "backward_all": backward,
+        "peak_bytes": torch.cuda.max_memory_allocated() if args.device == "cuda" else None,
+        "torch": torch.__version__, "threads": torch.get_num_threads(), "output_mean": output, "variant": variant,
+    }
+
+
+def time_variant(kind, memory, optimiser, variant, batch, args):
+    sync = torch.cuda.synchronize if args.device == "cuda" else (lambda: None)
+    generator = torch.Generator().manual_seed(args.seed)
+    torch.manual_seed(args.seed)
+    network = kind().to(args.device)
+    density = kind.density if args.density is None else args.density
+    if len(kind.shape) == 3:
+        network = network.to(memory_format=memory)
+        # Images have no background.
+        density = 1.0
+    step = optimiser(network.parameters())
+    run = torch.compile(network) if args.compile else network
+    forward, backward = [], []
+    for i in range(args.repeats + 1):
+        x = torch.rand((batch, *kind.shape), generator=generator)
+        x = (x * (torch.rand(x.shape, generator=generator) < density)).to(args.device)
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=memory)
+        target = torch.randint(10, (batch,), generator=generator).to(args.device)
+        sync()
+        start = time.perf_counter()
+        with torch.set_grad_enabled(not args.forward_only):
+            y = run(x)
+            loss = F.cross_entropy(y, target)
+        sync()
+        half = time.perf_counter()
+        if not args.forward_only:
+            step.zero_grad(set_to_none=True)
+            loss.backward()
+            step.step()
+            sync()
+        end = time.perf_counter()
+        if i > 0:
+            forward.append(half - start)
+            backward.append(end - half)
+    return forward, backward, variant, float(y.detach().mean())
+
+
+def median(times):
+    return sorted(times)[len(times) // 2]
 
 
 def numbers(text):
@@ -407,7 +507,7 @@ def main():
     parser.add_argument("--list", action="store_true")
     args = parser.parse_args()
     if args.list:
-        print("\n".join(PEERS))
+        print("\n".join([*PEERS, *NETWORKS]))
         return
     global SLICED
     SLICED = args.sliced
@@ -415,9 +515,12 @@ def main():
         torch.set_num_threads(args.threads)
     torch.backends.cudnn.benchmark = True
     for name in args.peer.split(","):
-        if name not in PEERS:
-            sys.exit(f"unknown peer {name!r}; one of {', '.join(PEERS)}")
+        if name not in PEERS and name not in NETWORKS:
+            sys.exit(f"unknown peer {name!r}; one of {', '.join([*PEERS, *NETWORKS])}")
         for batch in args.batch:
+            if name in NETWORKS:
+                print(json.dumps(time_network(name, batch, args)), flush=True)
+                continue
             for steps in args.steps:
                 for n_in in args.n_in:
                     for n in args.n:

@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Import(Import),
     /// Write a model's weights for another program.
     Export(Export),
+    /// Make a network of neurons that spike once of a trained network of rectifiers, or the other way round.
+    Map(Map),
     /// Compute a figure or table of a paper.
     Reproduce(Reproduce),
     /// Print a completion script for a shell.
@@ -110,6 +112,10 @@ pub(crate) struct Train {
     /// Directory of the result, logs and checkpoints [default: `runs/NAME`, the next free one].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// Begin with the weights of a run whose layers are the same: its directory, or a `model.safetensors`. To fine-tune a
+    /// mapped network, say; without it weights are drawn from the seed.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) from: Option<PathBuf>,
     /// Go on from the last checkpoint in `--out`.
     #[arg(long, requires = "out")]
     pub(crate) resume: bool,
@@ -123,8 +129,8 @@ pub(crate) struct Train {
 
 #[derive(Debug, Args)]
 pub(crate) struct Import {
-    /// The weights: an npz archive with the names of the SPSN or the ParaLIF repository, or a folder of
-    /// `*_weights.npy` as BATS writes them.
+    /// The weights: an npz archive with the names of the SPSN or the ParaLIF repository, a folder of `*_weights.npy` as
+    /// BATS writes them, or an HDF5 file (`.h5`, `.hdf5`) of Keras.
     pub(crate) weights: PathBuf,
     /// The preset or configuration file whose layers the weights belong to.
     #[arg(long = "as", value_name = "PRESET|FILE")]
@@ -134,6 +140,9 @@ pub(crate) struct Import {
     /// The directory that receives `model.safetensors` and `config.toml`.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
+    /// Let layers that a file of Keras does not have keep their initial values.
+    #[arg(long)]
+    pub(crate) keep_missing: bool,
     /// Directory of data sets, which say how large the maps of a convolutional model are [default: $SNN_DATA_DIR, or
     /// `data`].
     #[arg(long, value_name = "DIR")]
@@ -144,7 +153,7 @@ pub(crate) struct Import {
 pub(crate) struct Export {
     /// The model: `model.safetensors` of a run, or the run's directory.
     pub(crate) model: PathBuf,
-    /// The npz archive to write, or the folder for `--names bats`.
+    /// The npz archive to write, the HDF5 file for `--names keras`, or the folder for `--names bats`.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) out: PathBuf,
     /// Whose names the arrays get.
@@ -156,6 +165,34 @@ pub(crate) struct Export {
     pub(crate) data_dir: Option<PathBuf>,
 }
 
+/// A run that is mapped, and how.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Map {
+    /// The trained network: `model.safetensors` of a run, or the run's directory.
+    pub(crate) model: PathBuf,
+    /// The directory that receives `model.safetensors` and `config.toml`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// From spikes to rectifiers.
+    #[arg(long, conflicts_with_all = ["range", "quantile", "limited"])]
+    pub(crate) back: bool,
+    /// Inputs between which spike times of inputs lie [default: 0 1, or -3 3 if inputs are standardised].
+    #[arg(long, num_args = 2, value_names = ["LOW", "HIGH"], allow_negative_numbers = true)]
+    pub(crate) range: Option<Vec<f64>>,
+    /// Make windows for this quantile of the activations in place of the largest.
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) quantile: Option<f64>,
+    /// Neurons that would fire before their window fire at its start, and windows stay as they are.
+    #[arg(long)]
+    pub(crate) limited: bool,
+    /// Make windows for the first so many training samples only; 0 for all.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) samples: usize,
+    /// Where data is.
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
 /// The naming of exported weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum WeightNames {
@@ -165,6 +202,8 @@ pub(crate) enum WeightNames {
     Paralif,
     /// A folder of `Hidden layer 1_weights.npy` and so on, as BATS; for event-driven neurons.
     Bats,
+    /// An HDF5 file with `conv2d_1`, `dense_1` and so on, as Keras; for rectifiers and neurons that spike once.
+    Keras,
 }
 
 #[derive(Debug, Args)]
@@ -251,8 +290,8 @@ pub(crate) struct Names {
 pub(crate) struct Download {
     #[command(flatten)]
     pub(crate) names: Names,
-    /// A directory or an address that holds the files under their published names.
-    #[arg(long, value_name = "DIR|URL")]
+    /// A directory or an address that holds the files under their published names; of weights also the file itself.
+    #[arg(long, visible_alias = "from", value_name = "DIR|URL|FILE")]
     pub(crate) mirror: Option<String>,
     /// Use only what is there already.
     #[arg(long)]
@@ -292,6 +331,8 @@ pub(crate) enum BenchWhat {
     Layer,
     /// Event-driven training of the published network, per image.
     Events,
+    /// Training steps of whole single-spike networks: 784-340-10 and VGG16.
+    Networks,
 }
 
 #[derive(Debug, Args)]
@@ -305,8 +346,8 @@ pub(crate) struct BenchArgs {
     /// Neuron models of the layer, comma separated.
     #[arg(long, value_delimiter = ',', default_value = "block,single")]
     pub(crate) model: Vec<crate::bench::LayerModel>,
-    /// Batch sizes, comma separated.
-    #[arg(long, value_delimiter = ',', default_value = "64")]
+    /// Batch sizes, comma separated [default: 64; 8 of `networks`].
+    #[arg(long, value_delimiter = ',')]
     pub(crate) batch: Vec<usize>,
     /// Time steps, comma separated.
     #[arg(long, value_delimiter = ',', default_value = "128")]
@@ -317,7 +358,8 @@ pub(crate) struct BenchArgs {
     /// Neurons, comma separated.
     #[arg(long, value_delimiter = ',', default_value = "100")]
     pub(crate) n: Vec<usize>,
-    /// Share of active inputs; without it the published synthetic spikes, U(0, 200) events per sequence and input.
+    /// Share of active inputs; without it the published synthetic spikes, U(0, 200) events per sequence and input. A fifth
+    /// for the dense network of `networks`, as MNIST has it.
     #[arg(long)]
     pub(crate) density: Option<f64>,
     /// Timings per cell, at least; one more comes first and is dropped.
@@ -338,7 +380,7 @@ pub(crate) struct BenchArgs {
     /// Let the peers' time loops slice the current at every step, as the published code does.
     #[arg(long, requires = "peer_python")]
     pub(crate) sliced: bool,
-    /// Only operations whose name contains this.
+    /// Only operations or networks whose name contains this.
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Option<String>,
     /// Print one JSON object per line, or write everything to FILE as JSON and print tables.

@@ -564,10 +564,11 @@ pub(crate) fn run(cpu: &Cpu, limits: &Limits, args: &BenchArgs, quiet: bool, lin
     // A Python alone asks for the model's own peer.
     let auto = vec!["auto".to_owned()];
     let names = if args.peer.is_empty() { &auto } else { &args.peer };
+    let batches: &[usize] = if args.batch.is_empty() { &[64] } else { &args.batch };
     let bar = console::bar(quiet, 0, "{spinner} {msg}");
     let mut outcomes = Vec::new();
     for &model in &args.model {
-        for &batch in &args.batch {
+        for &batch in batches {
             for &steps in &args.steps {
                 for &n in &args.n {
                     let cell = LayerCell {

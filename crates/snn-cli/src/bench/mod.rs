@@ -6,6 +6,7 @@
 //! | `filtered.rs` | one scan of neurons with two filters, with random numbers drawn or given |
 //! | `layer.rs` | a whole layer with the published protocol, and the floor under its time |
 //! | `events.rs` | event-driven training of a published network, and the floor under its time |
+//! | `networks.rs` | training steps of whole single-spike networks |
 //! | `peer.rs` | the same layer in PyTorch, timed by the script in `peers/` |
 //! | `timing.rs` | medians and spreads |
 //!
@@ -15,6 +16,7 @@
 mod events;
 pub(crate) mod filtered;
 pub(crate) mod layer;
+mod networks;
 mod ops;
 pub(crate) mod peer;
 pub(crate) mod timing;
@@ -76,6 +78,14 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
             }
             times.iter().map(events::EventTimes::json).collect()
         }
+        BenchWhat::Networks => {
+            let times = networks::run(&cpu, &limits, args)?;
+            match lines {
+                true => times.iter().try_for_each(|t| console::json(&t.json()))?,
+                false => console::line(networks::table(&times).terminal())?,
+            }
+            times.iter().map(networks::NetworkTimes::json).collect()
+        }
     };
     if let Some(earlier) = &earlier {
         let table = compared(earlier, &records);
@@ -103,7 +113,7 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
 
 fn check(args: &BenchArgs) -> Result<()> {
     let empty = |name: &str, values: &[usize]| {
-        if values.is_empty() || values.contains(&0) {
+        if name != "batch" && values.is_empty() || values.contains(&0) {
             Err(usage(format!("--{name}: expected numbers above 0")))
         } else {
             Ok(())
@@ -120,12 +130,12 @@ fn check(args: &BenchArgs) -> Result<()> {
     if !args.peer.is_empty() && args.peer_python.is_none() {
         return Err(usage("--peer needs --peer-python: a Python with torch"));
     }
-    if args.what != BenchWhat::Layer && args.peer_python.is_some() {
-        return Err(usage("--peer-python: peers are timed by `snn bench layer` only"));
+    if !matches!(args.what, BenchWhat::Layer | BenchWhat::Networks) && args.peer_python.is_some() {
+        return Err(usage("--peer-python: peers are timed by `snn bench layer` and `snn bench networks` only"));
     }
     if let Some(Some(file)) = &args.json {
         // `--json layer` is a forgotten order of words, hardly a file.
-        if ["ops", "layer", "events"].iter().any(|word| file.as_os_str() == *word) {
+        if ["ops", "layer", "events", "networks"].iter().any(|word| file.as_os_str() == *word) {
             let word = file.display();
             return Err(usage(format!("--json {word}: expected a file; write `snn bench {word} --json`")));
         }

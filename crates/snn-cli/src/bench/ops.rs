@@ -119,6 +119,7 @@ pub(crate) fn run(cpu: &Cpu, limits: &Limits, args: &BenchArgs, quiet: bool, lin
     bench.dense()?;
     bench.sparse()?;
     bench.convolutions()?;
+    bench.dense_convolutions()?;
     bench.others()?;
     bench.bar.finish_and_clear();
     Ok(bench.done)
@@ -172,6 +173,9 @@ pub(crate) fn table(ops: &[OpTime]) -> Table {
     table.note("Elements are entries of the result (of the current for scans, parameters for updates).");
     table.note("Shares of the limit: of the median, and of the best timing, which the bar is held against.");
     table.note("Limits are those of main memory for copies: in cache a share can exceed 100 %.");
+    table.note(
+        "The dense rate of a convolution counts one multiply-add per tap; the fast way for 3x3 kernels needs fewer.",
+    );
     table.note("The dense rate of a sparse operation is that of the dense product which it replaces.");
     table
 }
@@ -191,7 +195,9 @@ const SCANS: [(&str, Lanes); 3] =
     [("small", Lanes::new(4, 64, 128)), ("typical", Lanes::new(64, 128, 100)), ("large", Lanes::new(128, 256, 1000))];
 
 /// Products `(size, m, n, k, a transposed, b transposed)`: forward, input gradient, weight gradient of dense layers.
-const PRODUCTS: [(&str, usize, usize, usize, bool, bool); 9] = [
+const PRODUCTS: [(&str, usize, usize, usize, bool, bool); 11] = [
+    ("small", 8, 340, 784, false, false),
+    ("small", 784, 340, 8, true, false),
     ("small", 128, 128, 128, false, false),
     ("typical", 32_000, 128, 128, false, false),
     ("typical", 8192, 1000, 100, false, true),
@@ -613,6 +619,74 @@ impl Bench<'_> {
                     &mut grad_input,
                     |_| Ok(()),
                     |gi| Ok(cpu.pool_spikes_grad(&pool, &spikes, &grad, gi)?),
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Layers of a VGG16 for 32x32 images at batch 8, forward and both gradients.
+    fn dense_convolutions(&mut self) -> Result<()> {
+        const BATCH: usize = 8;
+        let names = ["conv dense", "conv dense weight gradient", "conv dense input gradient"];
+        if !names.iter().any(|n| self.wanted(n)) {
+            return Ok(());
+        }
+        let cpu = self.cpu;
+        let layers = [(32, 3, 64), (32, 64, 64), (16, 128, 128), (8, 256, 256), (4, 512, 512), (2, 512, 512)];
+        for (side, channels_in, channels) in layers {
+            let map = Map::new(side, side, channels_in);
+            let conv = Conv::new(map, channels, 3, 1, 1)?;
+            let shape = format!("{BATCH} x {map} -> {channels}, 3x3");
+            let weight = values(conv.fan_in() * channels, -0.1, 0.1);
+            let (bias, input) = (values(channels, -0.1, 0.1), values(BATCH * map.len(), 0.0, 1.0));
+            let mut out = values(BATCH * conv.output().len(), -0.1, 0.1);
+            let grad = out.clone();
+            let (mut grad_weight, mut grad_input) = (weight.clone(), input.clone());
+            let work = |elements: usize, arrays| Work {
+                elements: elements as f64,
+                bytes: 4.0 * (weight.len() + input.len() + grad.len()) as f64,
+                flops: 2.0 * (grad.len() * conv.fan_in()) as f64,
+                arrays,
+                ..Work::default()
+            };
+            if self.wanted(names[0]) {
+                let what = (Bound::Fma, work(grad.len(), "maps and weights read, maps written"), None);
+                self.time(
+                    names[0],
+                    "typical",
+                    shape.clone(),
+                    cpu.threads(),
+                    what,
+                    &mut out,
+                    |_| Ok(()),
+                    |out| Ok(cpu.conv_dense(&conv, BATCH, &input, &weight, Some(&bias), out)?),
+                )?;
+            }
+            if self.wanted(names[1]) {
+                let what = (Bound::Fma, work(weight.len(), "maps and gradients read, weights written"), None);
+                self.time(
+                    names[1],
+                    "typical",
+                    shape.clone(),
+                    cpu.threads(),
+                    what,
+                    &mut grad_weight,
+                    |_| Ok(()),
+                    |gw| Ok(cpu.conv_dense_weight_grad(&conv, BATCH, &input, &grad, gw)?),
+                )?;
+            }
+            if self.wanted(names[2]) {
+                let what = (Bound::Fma, work(input.len(), "gradients and weights read, gradients written"), None);
+                self.time(
+                    names[2],
+                    "typical",
+                    shape,
+                    cpu.threads(),
+                    what,
+                    &mut grad_input,
+                    |_| Ok(()),
+                    |gi| Ok(cpu.conv_input_grad(&conv, BATCH, &grad, &weight, gi)?),
                 )?;
             }
         }

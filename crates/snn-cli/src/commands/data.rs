@@ -30,6 +30,9 @@ fn list() -> Result<()> {
         let samples = format!("{} train, {} test", set.samples[0], set.samples[1]);
         table.row([set.name, set.title, &samples, "generated"].map(Cell::text));
     }
+    for weights in registry::weights() {
+        table.row([&weights.name, &weights.title, "weights", &weights.homepage].map(Cell::text));
+    }
     console::line(table.terminal())
 }
 

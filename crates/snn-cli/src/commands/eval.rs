@@ -9,7 +9,8 @@ use snn_core::Real;
 use snn_cpu::Cpu;
 use snn_data::{Loader, LoaderOptions};
 use snn_train::interchange::npy;
-use snn_train::trainer::{Evaluation, MeanLogits, RunOptions, Split, Upload, build_model, evaluate};
+use snn_train::sparsity::{Census, Sparsity};
+use snn_train::trainer::{Evaluation, MeanLogits, RunOptions, Split, Upload, build_model, evaluate_seen};
 use snn_train::{Experiment, Stack, checkpoint};
 
 use super::apply;
@@ -62,7 +63,12 @@ fn load(args: &Eval) -> Result<Loaded> {
 
 pub(crate) fn run(args: &Eval) -> Result<()> {
     let mut m = load(args)?;
-    let result = evaluate(&m.device, &mut m.stack, &m.split, &m.experiment.train)?;
+    let mut census = Census::new();
+    let device = &m.device;
+    let result = evaluate_seen(device, &mut m.stack, &m.split, &m.experiment.train, |stack, batch, _, _| {
+        census.add(device, stack, batch)
+    })?;
+    let sparsity = census.report(&m.device, &m.stack)?;
     let label = m.split.source.label();
     if args.json {
         let mut line = json!({
@@ -81,6 +87,9 @@ pub(crate) fn run(args: &Eval) -> Result<()> {
             line["infinite_share"] = result.infinite_share.into();
             line["readings"] = readings.collect::<Map<_, _>>().into();
         }
+        if let Some(sparsity) = &sparsity {
+            line["sparsity"] = serde_json::to_value(sparsity)?;
+        }
         return console::json(&line);
     }
     let label = label.map_or(String::new(), |l| format!(" ({l}: not the published data set)"));
@@ -92,7 +101,40 @@ pub(crate) fn run(args: &Eval) -> Result<()> {
         result.spikes_per_sample,
         result.samples
     ))?;
+    if let Some(sparsity) = &sparsity {
+        return first_spikes(sparsity);
+    }
     if m.stack.is_event_driven() { readings(&m.stack, &result) } else { Ok(()) }
+}
+
+/// What there is to say of neurons that spike at most once.
+fn first_spikes(s: &Sparsity) -> Result<()> {
+    console::line(format_args!(
+        "spikes per neuron: {:.3} hidden, {:.3} input, {:.3} both; {:.3} additions per connection; latency {:.4}",
+        s.hidden,
+        s.input,
+        s.with_input,
+        s.operations / s.connections,
+        s.latency
+    ))?;
+    for layer in &s.layers {
+        let times = match (layer.earliest, layer.mean, layer.latest) {
+            (Some(earliest), Some(mean), Some(latest)) => {
+                format!("spikes from {earliest:.4} to {latest:.4}, mean {mean:.4}")
+            }
+            _ => "no spikes".into(),
+        };
+        let [start, end] = layer.window;
+        let early = match layer.early_per_sample {
+            0.0 => String::new(),
+            early => format!(", {early:.3} per sample before it"),
+        };
+        console::line(format_args!(
+            "{}: {:.3} spikes per neuron, window {start:.4} to {end:.4}, {times}{early}",
+            layer.name, layer.spikes_per_neuron
+        ))?;
+    }
+    Ok(())
 }
 
 /// What there is to say of a model in continuous time alone.

@@ -5,6 +5,7 @@ mod eval;
 mod golden;
 mod info;
 mod interchange;
+mod map;
 mod plot;
 mod presets;
 mod train;
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Plot(args) => plot::run(&args),
         Command::Import(args) => interchange::import(&args),
         Command::Export(args) => interchange::export(&args),
+        Command::Map(args) => map::run(&args),
         Command::Reproduce(args) => crate::reproduce::run(&args, quiet),
         Command::Golden(args) => golden::run(&args),
         Command::Completions { shell } => {
@@ -96,6 +98,11 @@ pub(crate) fn experiment(which: &str, changes: &Changes) -> Result<Experiment> {
         experiment.train.seed = seed;
     }
     Ok(experiment)
+}
+
+/// The weights file of a run, given by its directory or by itself.
+pub(crate) fn model_file(model: &Path) -> PathBuf {
+    if model.is_dir() { model.join("model.safetensors") } else { model.to_owned() }
 }
 
 /// Applies `--set KEY=VALUE` arguments.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 use snn_train::trainer::{RunOptions, Summary};
 
-use super::{experiment, peak_bytes};
+use super::{experiment, model_file, peak_bytes};
 use crate::args::Train;
 use crate::console::{self, Watch};
 use crate::usage;
@@ -55,7 +55,8 @@ pub(crate) fn run(args: &Train, quiet: bool) -> Result<()> {
         data.memory = 0;
     }
     std::fs::create_dir_all(&out).map_err(|e| anyhow::anyhow!("{}: {e}", out.display()))?;
-    let options = RunOptions { data, out: Some(out.clone()), resume: args.resume, log_batches: true };
+    let weights = args.from.as_deref().map(model_file);
+    let options = RunOptions { data, out: Some(out.clone()), weights, resume: args.resume, log_batches: true };
     let mut watch = Watch::new(quiet || args.json, args.json);
     let summary = snn_train::run(&device, &experiment, &options, &mut watch)?;
     watch.finish()?;

@@ -136,8 +136,10 @@ fn weights_of_event_driven_neurons_go_and_come_back_as_npy() {
     run(directory, "import weights --as small.toml --out other").fails(1, &["event-driven neurons"]);
     assert!(!directory.join("other").exists(), "nothing half-written");
     run(directory, "train small.toml --epochs 1 --quiet --out steps").fine();
-    run(directory, "export steps --names bats --out w")
-        .fails(2, &["neurons are other than event-driven; export them with `--names spsn` or `--names paralif`"]);
+    run(directory, "export steps --names bats --out w").fails(
+        2,
+        &["neurons are other than event-driven; export them with `--names spsn`, `--names paralif` or `--names keras`"],
+    );
 }
 
 #[test]
@@ -249,4 +251,133 @@ fn output_spikes_can_be_read_in_any_way() {
     let steps = result(directory, "eval steps");
     assert!(steps.get("readings").is_none() && steps.get("infinite_share").is_none(), "{steps}");
     assert_eq!(run(directory, "eval steps").fine().lines().count(), 1);
+}
+
+const RECTIFIERS: &str = r#"
+name = "rectifiers"
+
+[data]
+set = "yinyang"
+encode = { kind = "values" }
+train_samples = 200
+test_samples = 100
+
+[model]
+layers = [
+    { kind = "dense", width = 16, neuron = { model = "relu" } },
+    { kind = "norm", eps = 1e-3 },
+    { kind = "dense", width = 8, neuron = { model = "relu" } },
+]
+readout = { neuron = { model = "none" } }
+
+[train]
+epochs = 1
+batch = 20
+"#;
+
+const MAPS: &str = r#"
+name = "maps"
+
+[data]
+set = "digits-sim"
+encode = { kind = "values", mean = [0.13], std = [0.3], low = -3.0, high = 3.0 }
+train_samples = 40
+test_samples = 20
+
+[model]
+layers = [
+    { kind = "conv", channels = 3, kernel = 3, padding = 1, neuron = { model = "ttfs", borders = true } },
+    { kind = "pool", window = 4, signed = true },
+    { kind = "dense", width = 8, neuron = { model = "ttfs" } },
+]
+readout = { neuron = { model = "none" } }
+
+[train]
+epochs = 1
+batch = 20
+"#;
+
+/// A directory with both experiments.
+fn for_keras() -> tempfile::TempDir {
+    let directory = workplace();
+    fs::write(directory.path().join("rectifiers.toml"), RECTIFIERS).unwrap();
+    fs::write(directory.path().join("maps.toml"), MAPS).unwrap();
+    directory
+}
+
+#[test]
+fn weights_of_rectifiers_and_first_spikes_go_to_keras_and_come_back() {
+    let directory = for_keras();
+    let directory = directory.path();
+    for name in ["rectifiers", "maps"] {
+        run(directory, &format!("train {name}.toml --out {name} --quiet")).fine();
+        run(directory, &format!("export {name} --names keras --out {name}.H5")).fine();
+        let got = run(directory, &format!("import {name}.H5 --as {name}.toml --out {name}-again"));
+        assert_eq!(got.err.contains("windows are not in such files"), name == "maps", "{}", got.err);
+        got.fine();
+        let [first, again] = ["", "-again"].map(|end| run(directory, &format!("eval {name}{end}")).fine());
+        assert_eq!(first, again);
+        let [first, again] =
+            ["", "-again"].map(|end| fs::read(directory.join(format!("{name}{end}/model.safetensors"))));
+        assert!(first.unwrap() == again.unwrap());
+    }
+    let [rectifiers, maps] = ["rectifiers", "maps"].map(|name| {
+        let file = snn_data::formats::keras::read(&directory.join(format!("{name}.H5"))).unwrap();
+        file.layers.into_iter().map(|l| l.name).collect::<Vec<_>>()
+    });
+    assert_eq!(rectifiers, ["dense_1", "batch_normalization_1", "dense_2", "dense_output"]);
+    assert_eq!(maps, ["conv2d_1", "max_min_pool2d", "dense_1", "dense_2"]);
+}
+
+#[test]
+fn what_does_not_fit_of_a_keras_file_is_said_line_by_line() {
+    let directory = for_keras();
+    let directory = directory.path();
+    run(directory, "train rectifiers.toml --out run --quiet").fine();
+    run(directory, "export run --names keras --out w.h5").fine();
+    let width = "--set model.layers.0.width=15";
+    let got = run(directory, &format!("import w.h5 --as rectifiers.toml --out other {width}"));
+    let lines: Vec<&str> = got.err.lines().collect();
+    assert_eq!(lines[0], "w.h5: dense_1/dense_1/kernel:0 has shape [4, 16], layer 0 wants [4, 15]");
+    assert_eq!(lines[1], "w.h5: dense_1/dense_1/bias:0 has shape [16], layer 0 wants [15]");
+    assert_eq!(lines.len(), 2 + 4 + 1 + 1, "{}", got.err);
+    got.fails(1, &["w.h5: does not fit rectifiers in 7 places, see above"]);
+
+    // One more normalisation, which the file does not have.
+    let deeper = r#"model.layers=[{kind="dense",width=16,neuron={model="relu"}},{kind="norm",eps=1e-3},
+        {kind="dense",width=8,neuron={model="relu"}},{kind="norm",eps=1e-3}]"#;
+    let call = |more: &[&str]| {
+        run_with(directory, &[&["import", "w.h5", "--as", "rectifiers.toml", "--set", deeper][..], more].concat())
+    };
+    call(&["--out", "other"])
+        .fails(1, &["w.h5: batch_normalization_2: missing\n", "in 1 place, see above", "`--keep-missing`"]);
+    let got = call(&["--out", "kept", "--keep-missing"]);
+    assert_eq!(got.err, "layers that keep their initial values: batch_normalization_2\n");
+    got.fine();
+
+    run(directory, "import w.h5 --as maps.toml --out other")
+        .fails(1, &["w.h5: conv2d_1: missing\n", "w.h5: batch_normalization_1: nothing in the model takes its arrays"]);
+    run(directory, "import w.npz --as rectifiers.toml --out other --keep-missing")
+        .fails(2, &["--keep-missing: only files of Keras"]);
+    fs::write(directory.join("none.h5"), b"nothing").unwrap();
+    run(directory, "import none.h5 --as rectifiers.toml --out other").fails(1, &["none.h5: signature: no HDF5"]);
+    run(directory, "train small.toml --epochs 1 --quiet --out steps").fine();
+    run(directory, "export steps --names keras --out other").fails(2, &["Keras has no layer with"]);
+    assert!(!directory.join("other").exists(), "nothing half-written");
+}
+
+#[test]
+fn published_weights_are_listed_and_taken_from_a_file() {
+    let directory = for_keras();
+    let directory = directory.path();
+    run(directory, "train rectifiers.toml --out run --quiet").fine();
+    run(directory, "export run --names keras --out w.h5").fine();
+    assert!(run(directory, "data list").fine().contains("https://github.com/geifmany/cifar-vgg"));
+    run(directory, "data download cifar10vgg").fails(1, &["no address of its own", "--from FILE"]);
+    let got = run(directory, "data download cifar10vgg --from w.h5");
+    assert!(got.err.contains("no digest of this file is published"), "{}", got.err);
+    got.fine();
+    assert!(directory.join("data/downloads/cifar10vgg/cifar10vgg.h5").is_file());
+    run(directory, "data download cifar10vgg").fine();
+    run(directory, "data convert cifar10vgg").fails(2, &["weights of a model, without samples", "snn import"]);
 }

@@ -8,6 +8,7 @@ mod block;
 mod paralif;
 mod stream;
 mod transforms;
+mod ttfs;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,8 @@ struct Implementation {
 }
 
 /// The kinds that have a runner, by system.
-const KINDS: &[(&str, &[&str])] = &[("block", block::KINDS), ("paralif", paralif::KINDS), ("bats", bats::KINDS)];
+const KINDS: &[(&str, &[&str])] =
+    &[("block", block::KINDS), ("paralif", paralif::KINDS), ("bats", bats::KINDS), ("ttfs", ttfs::KINDS)];
 
 /// Everything that implements a kind of a system, or nothing where there is no such kind.
 fn implementations(system: &str, kind: &str) -> Result<Option<Vec<Implementation>>> {
@@ -39,6 +41,7 @@ fn implementations(system: &str, kind: &str) -> Result<Option<Vec<Implementation
         "block" => block::implementations(kind),
         "paralif" => paralif::implementations(kind),
         "bats" => bats::implementations(kind),
+        "ttfs" => ttfs::implementations(kind),
         _ => Ok(None),
     }
 }
@@ -130,7 +133,8 @@ fn systems(folder: &Path, wanted: Option<&str>) -> Result<Vec<(String, PathBuf)>
 
 fn run_system(system: &str, folder: &Path, is_own: bool, args: &Golden, tally: &mut Tally) -> Result<()> {
     let index = read_index(folder)?;
-    let claimed: BTreeSet<&str> = index.cases.iter().filter_map(|c| c.file.split('/').next()).collect();
+    let files = index.cases.iter().flat_map(|c| [Some(&c.file), c.expected_file.as_ref()]).flatten();
+    let claimed: BTreeSet<&str> = files.filter_map(|file| file.split('/').next()).collect();
     for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if name != "index.json" && name != "README.md" && !claimed.contains(name.as_str()) {

@@ -1,0 +1,143 @@
+//! `snn map`: a trained network of rectifiers as one of neurons that spike once, or back.
+
+use anyhow::{Result, bail};
+use snn_cpu::Cpu;
+use snn_data::Encode;
+use snn_train::config::TtfsConfig;
+use snn_train::mapping::{self, Agreement, Network, RangeRule};
+use snn_train::trainer::{RunOptions, Split, build_model, evaluate};
+use snn_train::{Experiment, Stack, checkpoint};
+
+use super::model_file;
+use crate::args::Map;
+use crate::{console, usage};
+
+/// Outputs whose best two differ by less than this are a tie, which rounding may break either way.
+const TIE: f64 = 1e-4;
+
+/// A network with its experiment.
+struct Net {
+    experiment: Experiment,
+    network: Network,
+    stack: Stack<Cpu>,
+    test: Split,
+}
+
+pub(crate) fn run(args: &Map) -> Result<()> {
+    let device = args.place.device()?;
+    let options = RunOptions { data: args.place.open_options(), ..RunOptions::default() };
+    let mut source = load(&device, args, &options)?;
+    if args.out.join("model.safetensors").exists() {
+        let out = args.out.display();
+        return Err(usage(format!("--out {out}: holds a model already; choose another directory")));
+    }
+    let mut mapped =
+        if args.back { back(&device, &source, &options)? } else { there(&device, &source, args, &options)? };
+    let batch = source.experiment.train.batch.max(128);
+    let (from, to) = ((&mut source.stack, &source.test), (&mut mapped.stack, &mapped.test));
+    let agreement = mapping::compare(&device, from, to, batch, TIE)?;
+    let accuracies = [&mut source, &mut mapped].map(|net| {
+        let Net { experiment, stack, test, .. } = net;
+        evaluate(&device, stack, test, &experiment.train).map(|e| e.accuracy)
+    });
+    let [before, after] = accuracies;
+    std::fs::create_dir_all(&args.out).map_err(|e| anyhow::anyhow!("{}: {e}", args.out.display()))?;
+    let text = mapped.experiment.to_toml();
+    checkpoint::write_atomic(&args.out.join("config.toml"), text.as_bytes())?;
+    checkpoint::save_model(&device, &args.out.join("model.safetensors"), &mapped.stack, &text)?;
+    report(&agreement, before?, after?, args)
+}
+
+fn report(agreement: &Agreement, before: f64, after: f64, args: &Map) -> Result<()> {
+    let Agreement { difference, largest, samples, clear, same } = agreement;
+    console::line(format_args!(
+        "test accuracy {:.2} % before, {:.2} % after; outputs differ by at most {difference:.2e} ({:.1e} of the largest)",
+        100.0 * before,
+        100.0 * after,
+        difference / largest.max(f64::MIN_POSITIVE)
+    ))?;
+    console::line(format_args!(
+        "the same class for {same} of {clear} samples whose two best outputs differ by more than {TIE:.0e}, of {samples}"
+    ))?;
+    console::line(format_args!("model and configuration: {}", args.out.display()))?;
+    let exact = args.back || !args.limited;
+    if exact && same < clear {
+        bail!("the networks do not agree: that is a mistake in the mapping, please report it");
+    }
+    Ok(())
+}
+
+fn load(device: &Cpu, args: &Map, options: &RunOptions) -> Result<Net> {
+    let path = model_file(&args.model);
+    let text = checkpoint::experiment_of(&path)?;
+    let experiment = Experiment::from_toml(&path.display().to_string(), &text)?;
+    let test = Split::test(&experiment, options)?;
+    let mut stack = build_model(device, &experiment, &test)?;
+    checkpoint::load_model(device, &path, &mut stack)?;
+    let network = Network::of(device, &experiment.model, &stack)?;
+    Ok(Net { experiment, network, stack, test })
+}
+
+/// Puts a network behind the data of an experiment whose values are scaled from `[low, high]` to `[0, 1]`, or back.
+fn put(
+    device: &Cpu,
+    mut experiment: Experiment,
+    network: Network,
+    encode: Encode,
+    options: &RunOptions,
+) -> Result<Net> {
+    experiment.model = network.model.clone();
+    experiment.data.encode = encode;
+    let test = Split::test(&experiment, options)?;
+    let classes = network.values.last().map_or(0, |bias| bias.data.len());
+    let stack = network.build(device, classes)?;
+    Ok(Net { experiment, network, stack, test })
+}
+
+fn there(device: &Cpu, source: &Net, args: &Map, options: &RunOptions) -> Result<Net> {
+    let Encode::Values { mean, std, low, high } = source.experiment.data.encode.clone() else {
+        return Err(usage("only networks on data.encode = { kind = \"values\" } have a single-spike twin"));
+    };
+    let range = match args.range.as_deref() {
+        Some(&[low, high]) => [low, high],
+        _ if mean.is_empty() && std.is_empty() => [0.0, 1.0],
+        _ => [-3.0, 3.0],
+    };
+    let neuron = TtfsConfig {
+        limited: args.limited,
+        margin: if args.limited { 0.0 } else { 0.5 },
+        growth: if args.limited { 0.0 } else { 10.0 },
+        ..TtfsConfig::default()
+    };
+    let network = mapping::to_spikes(&source.network, range.into(), &neuron)?;
+    let mut experiment = source.experiment.clone();
+    experiment.name = format!("{}-snn", experiment.name);
+    // Inputs are scaled twice: as the experiment has it, then from the range to [0, 1].
+    let [bottom, top] = range.map(|x| low + x as f32 * (high - low));
+    let encode = Encode::Values { mean, std, low: bottom, high: top };
+    let mut mapped = put(device, experiment, network, encode, options)?;
+
+    let mut fit = mapped.experiment.clone();
+    fit.data.augment.clear();
+    if args.samples > 0 {
+        fit.data.train_samples = args.samples;
+    }
+    let rule = args.quantile.map_or(RangeRule::Largest, RangeRule::Quantile);
+    let batch = fit.train.batch.max(128);
+    let split = Split::train(&fit, options)?;
+    let ranges = mapping::estimate_windows(device, &mut mapped.stack, &split, batch, rule)?;
+    let list = ranges.iter().map(|x| format!("{x:.3}")).collect::<Vec<_>>().join(", ");
+    console::line(format_args!("activations that windows are made for: {list}"))?;
+    let Net { mut experiment, mut network, .. } = mapped;
+    network.set_ranges(&ranges);
+    let encode = std::mem::replace(&mut experiment.data.encode, Encode::Ready);
+    put(device, experiment, network, encode, options)
+}
+
+fn back(device: &Cpu, source: &Net, options: &RunOptions) -> Result<Net> {
+    let network = mapping::to_rectifiers(&source.network)?;
+    let mut experiment = source.experiment.clone();
+    experiment.name = format!("{}-relu", experiment.name);
+    let encode = experiment.data.encode.clone();
+    put(device, experiment, network, encode, options)
+}
