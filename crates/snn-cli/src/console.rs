@@ -158,6 +158,9 @@ impl snn_train::Observer for Watch {
         if r.skipped_updates > 0 {
             odd.push_str(&format!(", {} updates left out", r.skipped_updates));
         }
+        if r.early_per_sample > 0.0 {
+            odd.push_str(&format!(", {:.2} spikes per sample before their window", r.early_per_sample));
+        }
         self.say(format_args!(
             "epoch {:>3}: loss {:.4}, accuracy {:.2} %, {:.1} spikes per sample, rate {:.1e}, {:.1} s{test}{odd}",
             r.epoch,

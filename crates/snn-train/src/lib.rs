@@ -8,6 +8,7 @@
 //! * [`monitor`] — accuracy, losses, silent neurons and spikes over parts of epochs, and snapshots of activity.
 //! * [`mapping`] — rectifier networks to single-spike networks and back.
 //! * [`sparsity`] — how much single-spike networks fire, when, and what it costs.
+//! * [`propagation`] — how gradients pass through deep single-spike networks, and what training does to their weights.
 //! * [`health`] — silent, saturated and exploding layers, with a hint on what to change.
 //!
 //! No argument parsing and no printing: a run reports to an [`Observer`].
@@ -24,6 +25,7 @@ pub mod mapping;
 pub mod monitor;
 pub mod optim;
 pub mod presets;
+pub mod propagation;
 pub mod schedule;
 pub mod sparsity;
 pub mod stack;

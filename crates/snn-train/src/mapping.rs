@@ -17,10 +17,10 @@
 //! [`estimate_windows`] makes windows as long as what the layers do with data.
 
 use snn_core::{Backend, Borders, Conv, Kind, Map, Pass, Real, Signal};
-use snn_data::LoaderOptions;
+use snn_data::{Encode, LoaderOptions};
 
 use crate::config::{
-    LayerConfig, ModelConfig, NeuronConfig, NoOptions, NormConfig, ReadoutNeuron, SlopeConfig, TtfsConfig,
+    Experiment, LayerConfig, ModelConfig, NeuronConfig, NoOptions, NormConfig, ReadoutNeuron, SlopeConfig, TtfsConfig,
 };
 use crate::error::{Error, Result};
 use crate::stack::Stack;
@@ -299,6 +299,36 @@ pub fn to_spikes(network: &Network, (low, high): (f64, f64), neuron: &TtfsConfig
     twin.values.push(Values { layer, name: "weight".into(), shape: vec![map.len(), classes], data: weight });
     twin.values.push(Values { layer, name: "bias".into(), shape: vec![classes], data: bias });
     Ok(twin)
+}
+
+/// The experiment and the network that a trained network of rectifiers is mapped to; see [`to_spikes`].
+///
+/// Its data are scaled as those of `experiment`, and then from `range` to `[0, 1]`. Without a range it is `[0, 1]`, or `[-3, 3]`
+/// of standardised values, as published.
+///
+/// # Errors
+///
+/// [`Error::Config`] if the data are no [`Encode::Values`], and as [`to_spikes`].
+pub fn spiking_experiment(
+    experiment: &Experiment,
+    network: &Network,
+    range: Option<(f64, f64)>,
+    neuron: &TtfsConfig,
+) -> Result<(Experiment, Network)> {
+    let Encode::Values { mean, std, low, high } = experiment.data.encode.clone() else {
+        let reason = "only networks on data.encode = { kind = \"values\" } have a single-spike twin";
+        return Err(Error::config("data.encode", reason));
+    };
+    let usual = if mean.is_empty() && std.is_empty() { (0.0, 1.0) } else { (-3.0, 3.0) };
+    let (bottom, top) = range.unwrap_or(usual);
+    let network = to_spikes(network, (bottom, top), neuron)?;
+    let mut twin = experiment.clone();
+    twin.name = format!("{}-snn", twin.name);
+    twin.model = network.model.clone();
+    // Values are scaled twice, which is scaling once.
+    let [low, high] = [bottom, top].map(|x| low + x as f32 * (high - low));
+    twin.data.encode = Encode::Values { mean, std, low, high };
+    Ok((twin, network))
 }
 
 /// The network of rectifiers that equals a single-spike network; it takes the same data in `[0, 1]`.

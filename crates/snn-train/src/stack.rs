@@ -4,7 +4,9 @@ use snn_core::neurons::block::{BlockNeuron, Start};
 use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
 use snn_core::{Activity, Backend, Conv, Kind, Layer, Mode, Parameter, Pass, Signal, Tensor, Trains};
 
-use crate::config::{LayerConfig, LeakyConfig, ModelConfig, NeuronConfig, NormConfig, ReadoutNeuron, ResetPath};
+use crate::config::{
+    LayerConfig, LeakyConfig, ModelConfig, NeuronConfig, NormConfig, ReadoutNeuron, ResetPath, SlopeConfig,
+};
 use crate::error::{Error, Result};
 use crate::layers::block::BlockCell;
 use crate::layers::cuba::CubaCell;
@@ -12,6 +14,7 @@ use crate::layers::decay::Decay;
 use crate::layers::lif::LifCell;
 use crate::layers::paralif::ParaLifCell;
 use crate::layers::project::{self, Around};
+use crate::layers::ttfs;
 use crate::layers::{
     AvgPool, Cell, Clocked, Dropout, EventLayer, MaxPool, MergeLayer, NormLayer, PoolLayer, Projection, Readout,
     ReluLayer, TrainReader, TtfsLayer,
@@ -37,6 +40,8 @@ impl<B: Backend> Stack<B> {
         let mut signal = input;
         // What dropout of spikes has left to the next projection to make up for.
         let mut gain = 1.0;
+        // What neurons with a slope of their own, which begin as rectifiers, have left to the next weights to make up for.
+        let mut outgoing = None;
         for (i, layer) in config.layers.iter().enumerate() {
             let at = |e: snn_core::Error| Error::config(format!("model.layers.{i}"), e.to_string());
             let (id, steps) = ((seed, i), signal.steps);
@@ -47,7 +52,7 @@ impl<B: Backend> Stack<B> {
                 takes,
                 gives: signal.to_string(),
             };
-            let built: Box<dyn Layer<B>> = match layer {
+            let mut built: Box<dyn Layer<B>> = match layer {
                 LayerConfig::Dense { width, neuron: NeuronConfig::Event(c), init, skip, norm, delays, .. } => {
                     let foreign = [("skip", *skip), ("norm", norm.is_some()), ("delays", delays.is_some())];
                     in_continuous_time(i, signal, &foreign)?;
@@ -58,7 +63,7 @@ impl<B: Backend> Stack<B> {
                     without_time(i, signal, &[&foreign[..], &[("bias = false", !*bias)]].concat())?;
                     Box::new(TtfsLayer::dense(device, signal, *width, c, *init, id).map_err(at)?)
                 }
-                LayerConfig::Pool { window, window_width, .. } if signal.kind == Kind::Trains => {
+                LayerConfig::Pool { window, window_width, signed: false } if signal.kind == Kind::Trains => {
                     let sides = [*window, window_width.unwrap_or(*window)];
                     let merge = MergeLayer::new(device, signal, sides);
                     let wide = |e| misfit(format!("pool {}x{}", sides[0], sides[1]), format!("a map; {e}"));
@@ -114,6 +119,10 @@ impl<B: Backend> Stack<B> {
                     }
                     if let NeuronConfig::Ttfs(c) = neuron {
                         without_time(i, signal, &[("norm", norm.is_some()), ("bias = false", !*bias)])?;
+                        if c.slope != SlopeConfig::One {
+                            let reason = "must be `one` in convolutions: the sum of a kernel is none of its borders'";
+                            return Err(Error::config(format!("model.layers.{i}.neuron.slope"), reason));
+                        }
                         let layer = TtfsLayer::convolution(device, signal, conv, c, *init, id).map_err(at)?;
                         signal = layer.output_signal();
                         layers.push(Box::new(layer));
@@ -134,7 +143,9 @@ impl<B: Backend> Stack<B> {
                             Box::new(MaxPool::new(device, signal, sides, *signed).map_err(wide)?)
                         }
                         Kind::Spikes if !signed => Box::new(PoolLayer::rectangle(device, signal, sides).map_err(wide)?),
-                        Kind::Spikes => return Err(misfit("values or spike times, if it is signed".into())),
+                        Kind::Spikes | Kind::Trains => {
+                            return Err(misfit("values or spike times, if it is signed".into()));
+                        }
                         _ => return Err(misfit("spikes, values or spike times".into())),
                     }
                 }
@@ -162,6 +173,12 @@ impl<B: Backend> Stack<B> {
                     Box::new(Dropout::new(device, signal, *p, id).map_err(at)?)
                 }
             };
+            make_up(device, &mut *built, outgoing.take())?;
+            if let LayerConfig::Dense { neuron: NeuronConfig::Ttfs(c), .. } = layer
+                && c.slope == SlopeConfig::AlphaSmart
+            {
+                outgoing = weight_of(&mut *built).map(|w| ttfs::rectifiers_to_currents(device, w)).transpose()?;
+            }
             signal = built.output_signal();
             layers.push(built);
         }
@@ -212,7 +229,9 @@ impl<B: Backend> Stack<B> {
             return Err(misfit("delays", "spikes".into()));
         }
         let projection = project::readout(device, signal, classes, readout, gain, (seed, last))?;
-        layers.push(Box::new(Readout::with_projection(device, signal, classes, readout, projection)?));
+        let mut readout = Readout::with_projection(device, signal, classes, readout, projection)?;
+        make_up(device, &mut readout, outgoing)?;
+        layers.push(Box::new(readout));
         Self::new(device, input, layers)
     }
 
@@ -353,6 +372,18 @@ impl<B: Backend> Stack<B> {
             Mode::Evaluate => 0,
         };
         parameters + activities + grads
+    }
+}
+
+fn weight_of<B: Backend>(layer: &mut dyn Layer<B>) -> Option<&mut Parameter<B>> {
+    layer.parameters_mut().into_iter().find(|p| p.name == "weight")
+}
+
+/// Makes a layer's inputs larger by the given factors, if there are some.
+fn make_up<B: Backend>(device: &B, layer: &mut dyn Layer<B>, factors: Option<Vec<f64>>) -> Result<()> {
+    match (factors, weight_of(layer)) {
+        (Some(factors), Some(weight)) => Ok(ttfs::enlarge_inputs(device, weight, &factors)?),
+        _ => Ok(()),
     }
 }
 

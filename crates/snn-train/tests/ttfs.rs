@@ -189,10 +189,19 @@ fn models_that_do_not_fit_are_refused() {
     check(&ttfs(", weight_bits = 4, slope = 'alpha-smart'"), values, "must be 0 where the slope depends");
     let skip = "layers = [{ kind = 'dense', width = 32, skip = true, neuron = { model = 'ttfs' } }]";
     check(&format!("{skip}, {none}"), values, "skip");
+    let conv =
+        "layers = [{ kind = 'conv', channels = 2, kernel = 3, neuron = { model = 'ttfs', slope = 'alpha-naive' } }]";
+    check(&format!("{conv}, {none}"), values, "must be `one` in convolutions");
     let block = "layers = [{ kind = 'dense', width = 5, neuron = { model = 'ttfs' } }, { kind = 'dense', width = 5 }]";
     check(block, values, "layer 1");
     check("layers = [{ kind = 'norm' }]", spikes, "values: put it behind a rectifier");
-    check("layers = [{ kind = 'pool', window = 2, signed = true }]", spikes, "values or spike times, if it is signed");
+    for kind in [Kind::Spikes, Kind::Trains] {
+        let signed = "layers = [{ kind = 'pool', window = 2, signed = true }]";
+        check(signed, Signal { kind, ..spikes }, "values or spike times, if it is signed");
+    }
+    let dropout =
+        "layers = [{ kind = 'dense', width = 5, neuron = { model = 'ttfs' } }, { kind = 'dropout', p = 0.5 }]";
+    check(dropout, values, "layer 1");
 }
 
 /// A spiking network for tests of training, whose windows begin too short.

@@ -2,7 +2,6 @@
 
 use anyhow::{Result, bail};
 use snn_cpu::Cpu;
-use snn_data::Encode;
 use snn_train::config::TtfsConfig;
 use snn_train::mapping::{self, Agreement, Network, RangeRule};
 use snn_train::trainer::{RunOptions, Split, build_model, evaluate};
@@ -78,16 +77,8 @@ fn load(device: &Cpu, args: &Map, options: &RunOptions) -> Result<Net> {
     Ok(Net { experiment, network, stack, test })
 }
 
-/// Puts a network behind the data of an experiment whose values are scaled from `[low, high]` to `[0, 1]`, or back.
-fn put(
-    device: &Cpu,
-    mut experiment: Experiment,
-    network: Network,
-    encode: Encode,
-    options: &RunOptions,
-) -> Result<Net> {
-    experiment.model = network.model.clone();
-    experiment.data.encode = encode;
+/// The stack of a network, and the test samples of its experiment.
+fn open(device: &Cpu, experiment: Experiment, network: Network, options: &RunOptions) -> Result<Net> {
     let test = Split::test(&experiment, options)?;
     let classes = network.values.last().map_or(0, |bias| bias.data.len());
     let stack = network.build(device, classes)?;
@@ -95,27 +86,15 @@ fn put(
 }
 
 fn there(device: &Cpu, source: &Net, args: &Map, options: &RunOptions) -> Result<Net> {
-    let Encode::Values { mean, std, low, high } = source.experiment.data.encode.clone() else {
-        return Err(usage("only networks on data.encode = { kind = \"values\" } have a single-spike twin"));
-    };
-    let range = match args.range.as_deref() {
-        Some(&[low, high]) => [low, high],
-        _ if mean.is_empty() && std.is_empty() => [0.0, 1.0],
-        _ => [-3.0, 3.0],
-    };
     let neuron = TtfsConfig {
         limited: args.limited,
         margin: if args.limited { 0.0 } else { 0.5 },
         growth: if args.limited { 0.0 } else { 10.0 },
         ..TtfsConfig::default()
     };
-    let network = mapping::to_spikes(&source.network, range.into(), &neuron)?;
-    let mut experiment = source.experiment.clone();
-    experiment.name = format!("{}-snn", experiment.name);
-    // Inputs are scaled twice: as the experiment has it, then from the range to [0, 1].
-    let [bottom, top] = range.map(|x| low + x as f32 * (high - low));
-    let encode = Encode::Values { mean, std, low: bottom, high: top };
-    let mut mapped = put(device, experiment, network, encode, options)?;
+    let range = args.range.as_deref().and_then(|range| Some((*range.first()?, *range.get(1)?)));
+    let (experiment, network) = mapping::spiking_experiment(&source.experiment, &source.network, range, &neuron)?;
+    let mut mapped = open(device, experiment, network, options)?;
 
     let mut fit = mapped.experiment.clone();
     fit.data.augment.clear();
@@ -130,14 +109,14 @@ fn there(device: &Cpu, source: &Net, args: &Map, options: &RunOptions) -> Result
     console::line(format_args!("activations that windows are made for: {list}"))?;
     let Net { mut experiment, mut network, .. } = mapped;
     network.set_ranges(&ranges);
-    let encode = std::mem::replace(&mut experiment.data.encode, Encode::Ready);
-    put(device, experiment, network, encode, options)
+    experiment.model = network.model.clone();
+    open(device, experiment, network, options)
 }
 
 fn back(device: &Cpu, source: &Net, options: &RunOptions) -> Result<Net> {
     let network = mapping::to_rectifiers(&source.network)?;
     let mut experiment = source.experiment.clone();
     experiment.name = format!("{}-relu", experiment.name);
-    let encode = experiment.data.encode.clone();
-    put(device, experiment, network, encode, options)
+    experiment.model = network.model.clone();
+    open(device, experiment, network, options)
 }

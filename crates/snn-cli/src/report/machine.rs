@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 /// The version stored with finished jobs. Raise the suffix whenever a change makes results differ.
-pub(crate) const CODE_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+1");
+pub(crate) const CODE_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+2");
 
 /// Hardware and software of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use snn_core::backend::Memory as _;
 use snn_train::Experiment;
 use snn_train::presets;
 
-use super::bats_study::{Sets, Size, Study, Trained, accuracies, accuracy, best, cell, mean_series};
+use super::study::{Sets, Size, Study, Trained, accuracies, accuracy, best, cell, mean_series};
 use super::{command, publish};
 use crate::args::Reproduce;
 use crate::report::{

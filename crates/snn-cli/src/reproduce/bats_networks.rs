@@ -8,7 +8,7 @@ use snn_train::Experiment;
 use snn_train::config::LossConfig;
 use snn_train::presets::{self, Preset};
 
-use super::bats_study::{Sets, Size, Study, Trained, accuracies, best, cell, mean_series, monitored};
+use super::study::{Sets, Size, Study, Trained, accuracies, best, cell, mean_series, monitored};
 use super::{command, publish};
 use crate::args::Reproduce;
 use crate::report::{

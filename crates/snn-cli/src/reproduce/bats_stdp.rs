@@ -13,7 +13,7 @@ use snn_core::random::{Permutation, Purpose, Stream};
 use snn_core::stream::{Event, PairStdp, RewardStdp, StreamLayer, StreamNeuron};
 use snn_data::{OpenOptions, Sample, Source, SourceKind};
 
-use super::bats_study::Sets;
+use super::study::Sets;
 use super::{command, publish};
 use crate::args::Reproduce;
 use crate::console;

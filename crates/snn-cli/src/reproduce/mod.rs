@@ -4,7 +4,6 @@ mod bats_combinations;
 mod bats_convergence;
 mod bats_networks;
 mod bats_stdp;
-mod bats_study;
 mod digits;
 mod figure1;
 mod figure2;
@@ -14,6 +13,13 @@ mod paralif_biology;
 mod paralif_robustness;
 mod paralif_time;
 mod spsn_table;
+mod study;
+mod ttfs_chain;
+mod ttfs_cifar10;
+mod ttfs_finetune;
+mod ttfs_gradients;
+mod ttfs_mnist;
+mod ttfs_robustness;
 
 use std::path::Path;
 
@@ -41,6 +47,14 @@ const TARGETS: &[(&str, &str)] = &[
     (bats_combinations::TARGET, "BATS: networks trained by one reading of their output spikes, tested by others"),
     (bats_convergence::TARGET, "BATS: how often a layer learns the order of two spikes, by its first weights"),
     (bats_stdp::TARGET, "EvSpikeSim: digits by reward-modulated STDP, one image at a time"),
+    (ttfs_mnist::TARGET, "TTFS: single-spike networks from scratch, beside networks of rectifiers from the same seeds"),
+    (ttfs_finetune::TARGET, "TTFS: networks of rectifiers mapped to neurons that spike once, and fine-tuned"),
+    (ttfs_cifar10::TARGET, "TTFS: from rectifiers to spikes on colour images, with published weights where they are"),
+    (
+        ttfs_robustness::TARGET,
+        "TTFS: noise, coarse times, coarse weights and short windows, and what fine-tuning repairs",
+    ),
+    (ttfs_gradients::TARGET, "TTFS: vanishing and exploding gradients, unless the slope at the threshold is constant"),
 ];
 
 pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {
@@ -59,6 +73,11 @@ pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {
         bats_combinations::TARGET => bats_combinations::run(args, quiet),
         bats_convergence::TARGET => bats_convergence::run(args, quiet),
         bats_stdp::TARGET => bats_stdp::run(args, quiet),
+        ttfs_mnist::TARGET => ttfs_mnist::run(args, quiet),
+        ttfs_finetune::TARGET => ttfs_finetune::run(args, quiet),
+        ttfs_cifar10::TARGET => ttfs_cifar10::run(args, quiet),
+        ttfs_robustness::TARGET => ttfs_robustness::run(args, quiet),
+        ttfs_gradients::TARGET => ttfs_gradients::run(args, quiet),
         name if bats_networks::TARGETS.iter().any(|(known, _)| *known == name) => bats_networks::run(name, args, quiet),
         other => {
             let names: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();

@@ -7,6 +7,7 @@ mod interchange;
 mod interfaces;
 #[cfg(unix)]
 mod interrupted;
+mod mapped;
 mod plots;
 mod reproduce;
 mod threads;

@@ -1,6 +1,7 @@
 //! `snn reproduce`: the targets that are quick, and the refusals of those that are not.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -21,6 +22,116 @@ fn biology_is_reproduced_spike_by_spike() {
     assert!(rows.iter().all(|row| row["compared"] == 0.0), "{rows:?}");
 }
 
+/// Runs the smoke profile of a target without data; what it printed, `report.md` and `results.json`.
+fn smoke(place: &Path, target: &str, figure: &str) -> (String, String, Value) {
+    let got = run(place, &format!("reproduce {target} --profile smoke --out here"));
+    let said = got.err.clone();
+    let out = got.fine();
+    assert!(out.contains(&format!("{figure}.png")) && out.contains("report.html"), "{out}");
+    let folder = place.join("here").join(target);
+    for file in ["report.html".to_owned(), format!("{figure}.svg"), format!("{figure}.png"), format!("{figure}.csv")] {
+        assert!(folder.join(&file).is_file(), "{file}");
+    }
+    let text = fs::read_to_string(folder.join("report.md")).unwrap();
+    assert!(text.contains("digits-sim: generated look-alike (not the published data set)"), "{text}");
+    (said, text, serde_json::from_slice(&fs::read(folder.join("results.json")).unwrap()).unwrap())
+}
+
+#[test]
+fn spikes_and_rectifiers_take_the_same_course() {
+    let place = tempfile::tempdir().unwrap();
+    let (_, text, results) = smoke(place.path(), "ttfs-mnist", "ttfs-mnist");
+    for part in ["Epoch by epoch", "Spikes per hidden neuron", "Protocol: 3 epochs", "1 of 1 demands are met"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let records = results["records"].as_array().unwrap();
+    let [spikes, twin] = &records[..] else { panic!("{records:?}") };
+    let losses = |r: &Value| -> Vec<f64> {
+        r["details"]["epochs"].as_array().unwrap().iter().map(|e| e["loss"].as_f64().unwrap()).collect()
+    };
+    assert!(losses(spikes).len() == 3 && losses(spikes)[2] < 0.5 * losses(spikes)[0], "{:?}", losses(spikes));
+    for (a, b) in losses(spikes).into_iter().zip(losses(twin)) {
+        assert!((a - b).abs() < 1e-4 * b, "{a} {b}");
+    }
+    assert!(spikes["numbers"]["spikes_per_hidden_neuron"].as_f64().unwrap() > 0.1);
+    assert_eq!(spikes["numbers"]["latency"], 1501.0);
+    // A second run takes every training from the first.
+    let (said, again, _) = smoke(place.path(), "ttfs-mnist", "ttfs-mnist");
+    assert_eq!(said.matches("done before").count(), 2, "{said}");
+    assert!(again.contains("Epoch by epoch"));
+}
+
+#[test]
+fn mapped_networks_say_what_rectifiers_say() {
+    for (target, networks) in [("ttfs-finetune", 3), ("ttfs-cifar10", 1)] {
+        let place = tempfile::tempdir().unwrap();
+        let (_, text, results) = smoke(place.path(), target, target);
+        assert!(text.contains(&format!("{networks} of {networks} demands are met")), "{text}");
+        for part in ["The three stages", "Networks of rectifiers and mapped networks", "X\\_n", "snn map relu"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let records = results["records"].as_array().unwrap();
+        assert_eq!(records.len(), networks);
+        for record in records {
+            let numbers = &record["numbers"];
+            assert_eq!(numbers["accuracy_of_rectifiers"], numbers["accuracy_mapped"], "{}", record["what"]);
+            let mapped = &record["details"]["mapped"];
+            assert!(mapped["same"] == mapped["clear"] && mapped["clear"].as_u64().unwrap() > 100, "{}", record["what"]);
+            assert!(numbers["accuracy_tuned"].as_f64().unwrap() > 0.5, "{numbers}");
+            assert!(numbers["latency_mapped"].as_f64().unwrap() < 100.0, "{numbers}");
+        }
+    }
+}
+
+#[test]
+fn damage_is_repaired_by_training_under_it() {
+    let place = tempfile::tempdir().unwrap();
+    let (_, text, results) = smoke(place.path(), "ttfs-robustness", "ttfs-robustness-digits-sim-fc2");
+    for part in
+        ["noise on spike times", "coarse times", "coarse weights", "short windows", "Windows of 784-340-10: 1 (input)"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let records = results["records"].as_array().unwrap();
+    assert_eq!(records.len(), 8);
+    let find = |what: &str, level: f64| {
+        let of = |r: &&Value| r["what"].as_str().unwrap().ends_with(what) && r["numbers"]["level"] == level;
+        &records.iter().find(of).unwrap()["numbers"]
+    };
+    let one_bit = find("coarse times", 1.0);
+    assert!(one_bit["accuracy_before"].as_f64().unwrap() + 0.05 < one_bit["accuracy_after"].as_f64().unwrap());
+    // Windows for the largest activation of the training set cut hardly anything; shorter ones are read earlier.
+    let (short, long) = (find("short windows", 0.9), find("short windows", 1.0));
+    assert!(short["latency"].as_f64().unwrap() < 0.8 * long["latency"].as_f64().unwrap(), "{short} {long}");
+    let lost = long["accuracy_undamaged"].as_f64().unwrap() - long["accuracy_before"].as_f64().unwrap();
+    assert!(lost.abs() < 0.005, "{long}");
+}
+
+#[test]
+fn gradients_explode_unless_the_slope_is_constant() {
+    let place = tempfile::tempdir().unwrap();
+    let (said, text, results) = smoke(place.path(), "ttfs-gradients", "ttfs-gradients");
+    assert_eq!(said.matches("trains beside its twin").count(), 6, "{said}");
+    assert!(text.contains("2 of 2 demands are met") && text.contains("alpha1, naive"), "{text}");
+    let table = results["tables"].as_array().unwrap().iter().find(|t| t["name"] == "results").unwrap();
+    assert_eq!(table["rows"].as_array().unwrap().len(), 8, "four models at two depths");
+    let records = results["records"].as_array().unwrap();
+    let find = |what: &str| &records.iter().find(|r| r["what"] == what).unwrap()["details"];
+    let first = |model: &str| {
+        let look = find(&format!("{model}, 6 hidden layers, before the first step"));
+        let gradients = look["gradients"].as_array().unwrap();
+        assert_eq!(gradients.len(), 6);
+        gradients[0].as_f64().unwrap()
+    };
+    assert_eq!(first("rectifiers"), first("slope 1 (B1)"));
+    let trained = find("slope 1 (B1), 6 hidden layers, training");
+    assert_eq!(trained["steps"].as_array().unwrap().len(), 7, "200 samples by 32");
+    assert_eq!(trained["spikes"], trained["twin"]);
+    // A second run takes every job from the first.
+    let (said, _, _) = smoke(place.path(), "ttfs-gradients", "ttfs-gradients");
+    assert_eq!(said.matches("done before").count(), 6, "{said}");
+}
+
 #[test]
 fn targets_are_listed_and_wrong_arguments_refused() {
     let place = tempfile::tempdir().unwrap();
@@ -29,7 +140,7 @@ fn targets_are_listed_and_wrong_arguments_refused() {
     for target in ["figure4", "spsn-table", "paralif-time", "paralif-biology", "paralif-robustness"]
         .into_iter()
         .chain(["bats-mnist", "bats-emnist", "bats-fashion", "bats-conv", "bats-combinations", "bats-convergence"])
-        .chain(["bats-stdp"])
+        .chain(["bats-stdp", "ttfs-mnist", "ttfs-finetune", "ttfs-cifar10", "ttfs-robustness", "ttfs-gradients"])
     {
         assert!(list.lines().any(|line| line.starts_with(&format!("{target} "))), "{list}");
     }
@@ -40,6 +151,11 @@ fn targets_are_listed_and_wrong_arguments_refused() {
     for target in ["bats-mnist", "bats-combinations"] {
         run(place, &format!("reproduce {target} --sets shd")).fails(2, &["--sets shd", "mnist or digits-sim"]);
     }
+    for target in ["ttfs-mnist", "ttfs-finetune", "ttfs-robustness"] {
+        run(place, &format!("reproduce {target} --sets shd"))
+            .fails(2, &["--sets shd", "mnist or fashion-mnist or digits-sim"]);
+    }
+    run(place, "reproduce ttfs-cifar10 --sets mnist").fails(2, &["--sets mnist", "cifar10 or digits-sim"]);
     run(place, "reproduce bats-convergence --sets mnist").fails(2, &["--sets mnist", "spike-order"]);
     run(place, "reproduce paralif-time --peer-python /nonexistent/python").fails(1, &["cannot be run"]);
 }

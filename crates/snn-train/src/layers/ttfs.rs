@@ -18,7 +18,7 @@ use snn_core::{
 use super::init;
 use crate::config::{Init, SlopeConfig, TtfsConfig};
 
-/// The weights of a neuron with a slope of its own are halved until their sum lies below this: from 1 on it never fires.
+/// The weights of a neuron with a slope of its own begin with a sum below this: from 1 on it never fires.
 const LARGEST_SUM: f64 = 0.9;
 
 /// The numbers of the draws of a layer's input begin here, those of its own times at 0.
@@ -65,11 +65,7 @@ impl<B: Backend> TtfsLayer<B> {
         seed: (u64, usize),
     ) -> Result<Self> {
         let (inputs, outputs) = (input.width(), width);
-        let mut weight = init::weights(device, init, &[inputs, outputs], (inputs, outputs), seed)?;
-        if config.slope == SlopeConfig::AlphaSmart {
-            let currents = currents(&device.to_host(&weight.value.data)?, outputs);
-            device.upload(&currents, &mut weight.value.data)?;
-        }
+        let weight = init::weights(device, init, &[inputs, outputs], (inputs, outputs), seed)?;
         let synapses = Synapses::Dense { inputs, outputs };
         Self::new(device, input, Map::new(1, 1, width), synapses, Borders::none(1), config, weight, seed)
     }
@@ -183,21 +179,44 @@ impl<B: Backend> TtfsLayer<B> {
     }
 }
 
-/// Of the weights of rectifiers `[M, N]` the currents of neurons with those ratios. A column with too large a sum gives way
-/// to half of itself until the sum is small enough.
-fn currents<R: Real>(weights: &[R], width: usize) -> Vec<R> {
-    let columns = (0..width).map(|n| {
-        let sum: f64 = weights.iter().skip(n).step_by(width).map(|w| w.value()).sum();
+/// Turns the weights of rectifiers `[M, N]` into the currents of neurons with a slope of their own, and gives the factor by
+/// which what reads each neuron must enlarge it.
+///
+/// The weights of a neuron must add up to less than 1. Where they do not, the neuron is made smaller, and the next layer's
+/// weights are to be larger by as much: a network of rectifiers stays the same.
+///
+/// # Errors
+///
+/// If the device fails.
+pub fn rectifiers_to_currents<B: Backend>(device: &B, weight: &mut Parameter<B>) -> Result<Vec<f64>> {
+    let width = weight.value.shape.last().copied().unwrap_or(1);
+    let mut values = device.to_host(&weight.value.data)?;
+    let mut outgoing = Vec::with_capacity(width);
+    for n in 0..width {
+        let sum: f64 = values.iter().skip(n).step_by(width).map(|w| w.value()).sum();
         let halvings = if sum < LARGEST_SUM { 0 } else { (sum / LARGEST_SUM).log2().floor() as i32 + 1 };
         let factor = 0.5_f64.powi(halvings);
-        (factor, factor * sum)
-    });
-    let columns: Vec<(f64, f64)> = columns.collect();
-    let current = |(i, w): (usize, &R)| {
-        let (factor, sum) = columns[i % width];
-        R::lit(ttfs::current_of(factor * w.value(), sum))
-    };
-    weights.iter().enumerate().map(current).collect()
+        for w in values.iter_mut().skip(n).step_by(width) {
+            *w = B::Real::lit(ttfs::current_of(factor * w.value(), factor * sum));
+        }
+        outgoing.push(1.0 / factor);
+    }
+    device.upload(&values, &mut weight.value.data)?;
+    Ok(outgoing)
+}
+
+/// Multiplies what weights `[M, N]` read of each input by its factor.
+///
+/// # Errors
+///
+/// If the device fails.
+pub fn enlarge_inputs<B: Backend>(device: &B, weight: &mut Parameter<B>, factors: &[f64]) -> Result<()> {
+    let mut values = device.to_host(&weight.value.data)?;
+    let width = values.len() / factors.len().max(1);
+    for (row, factor) in values.chunks_mut(width.max(1)).zip(factors) {
+        row.iter_mut().for_each(|w| *w = *w * B::Real::lit(*factor));
+    }
+    device.upload(&values, &mut weight.value.data)
 }
 
 impl<B: Backend> Layer<B> for TtfsLayer<B> {

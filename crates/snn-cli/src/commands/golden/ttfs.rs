@@ -331,6 +331,9 @@ fn model(
     Ok(ModelConfig { layers: configs, readout: membrane() })
 }
 
+/// A layer's name with its weights and shifts, or their gradients.
+type Named = (String, Vec<f64>, Vec<f64>);
+
 /// A network that is trained step by step, with what the golden files call its layers.
 struct Trained<B: Backend> {
     stack: Stack<B>,
@@ -367,7 +370,7 @@ impl<B: Backend> Trained<B> {
     }
 
     /// Weights and shifts of every layer, or their gradients.
-    fn each(&self, device: &B, gradient: bool) -> Result<Vec<(String, Vec<f64>, Vec<f64>)>> {
+    fn each(&self, device: &B, gradient: bool) -> Result<Vec<Named>> {
         let all: Vec<_> = self.stack.parameters().collect();
         let of = |i: usize, wanted: &[&str]| {
             let p = all.iter().find(|(layer, p)| *layer == i && wanted.contains(&p.name)).context("a parameter")?.1;
@@ -656,8 +659,7 @@ fn relu_logits<B: Backend>(device: &B, relu: &Network, test: &Array) -> Result<V
 /// Compares the parameters of a mapped network with arrays of names that begin with `prefix`, those that there are.
 fn compare_mapped(case: &Case, layers: &[GoldenLayer], network: &Network, prefix: &str) -> Result<()> {
     let mut map = network.input.map;
-    let mut at = 0;
-    for layer in layers.iter().filter(|l| l.op != "flatten") {
+    for (at, layer) in layers.iter().filter(|l| l.op != "flatten").enumerate() {
         let find = |name: &str| network.values.iter().find(|v| v.layer == at && v.name == name).map(|v| &v.data);
         let of = |what: &str| format!("{prefix}{}_{what}", layer.name);
         if let (Some(_), Some(weight)) = (case.find(&of("W")), find("weight")) {
@@ -686,7 +688,6 @@ fn compare_mapped(case: &Case, layers: &[GoldenLayer], network: &Network, prefix
                 }
             }
         }
-        at += 1;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the targets of BATS share: the data, training runs that continue where they stopped, courses over epochs.
+//! What the targets on images share: the data, training runs that continue where they stopped, courses over epochs.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
@@ -37,32 +37,44 @@ impl Sets {
         args: &Reproduce,
         options: &OpenOptions,
     ) -> Result<(&'static str, DataLabel)> {
-        let both = [self.published, self.stand_in];
-        let here = |set: &str| {
-            let splits = snn_data::info(set, &options.data_dir)?;
-            anyhow::Ok(splits.iter().all(|s| s.converted.is_some() || s.downloaded))
-        };
-        let set = match &args.sets[..] {
-            [] if here(self.published)? => self.published,
+        let set = match &asked(target, &[self.published, self.stand_in], args)?[..] {
+            [] if is_here(self.published, options)? => self.published,
             [] => self.stand_in,
-            [name] => match both.into_iter().find(|set| set == name) {
-                Some(set) => set,
-                None => {
-                    let hint = snn_train::config::nearest(name, both);
-                    return Err(usage(format!("--sets {name}: {target} runs on {}{hint}", both.join(" or "))));
-                }
-            },
-            _ => return Err(usage(format!("--sets: {target} runs on one of {}", both.join(", ")))),
+            [set] => set,
+            _ => return Err(usage(format!("--sets: {target} runs on one of {}, {}", self.published, self.stand_in))),
         };
-        let source = snn_data::open(set, "train", options)?;
-        let label = match source.label() {
-            Some(label) if label.contains(set) => format!("{label} (not the published data set)"),
-            Some(label) => format!("{set}: {label} (not the published data set)"),
-            None => set.to_owned(),
-        };
-        let as_published = set == self.published && source.label().is_none();
-        Ok((set, DataLabel { task: self.task.into(), label, as_published }))
+        Ok((set, label(self.task, self.published, set, options)?))
     }
+}
+
+/// The sets that `--sets` names, which must be among those that a target runs on.
+pub(super) fn asked(target: &str, known: &[&'static str], args: &Reproduce) -> Result<Vec<&'static str>> {
+    let one = |name: &String| match known.iter().find(|set| *set == name) {
+        Some(set) => Ok(*set),
+        None => {
+            let hint = snn_train::config::nearest(name, known.iter().copied());
+            Err(usage(format!("--sets {name}: {target} runs on {}{hint}", known.join(" or "))))
+        }
+    };
+    args.sets.iter().map(one).collect()
+}
+
+/// Whether all splits of a set are at hand.
+pub(super) fn is_here(set: &str, options: &OpenOptions) -> Result<bool> {
+    let splits = snn_data::info(set, &options.data_dir)?;
+    Ok(splits.iter().all(|s| s.converted.is_some() || s.downloaded))
+}
+
+/// What to call the data where `set` runs for the published one.
+pub(super) fn label(task: &str, published: &str, set: &str, options: &OpenOptions) -> Result<DataLabel> {
+    let source = snn_data::open(set, "train", options)?;
+    let label = match source.label() {
+        Some(label) if label.contains(set) => format!("{label} (not the published data set)"),
+        Some(label) => format!("{set}: {label} (not the published data set)"),
+        None => set.to_owned(),
+    };
+    let as_published = set == published && source.label().is_none();
+    Ok(DataLabel { task: task.into(), label, as_published })
 }
 
 /// How much of an experiment a shortened profile runs; 0 samples are all.
@@ -104,15 +116,25 @@ pub(super) struct Study {
     pub(super) jobs: Jobs,
     pub(super) directory: PathBuf,
     pub(super) profile: Profile,
-    data: OpenOptions,
-    target: &'static str,
+    pub(super) data: OpenOptions,
+    pub(super) target: &'static str,
     quiet: bool,
 }
 
 impl Study {
     pub(super) fn open(target: &'static str, sets: &Sets, args: &Reproduce, quiet: bool) -> Result<Self> {
-        let data = args.place.open_options();
-        let (set, label) = sets.choose(target, args, &data)?;
+        let (set, label) = sets.choose(target, args, &args.place.open_options())?;
+        Self::on(target, set, label, args, quiet)
+    }
+
+    /// A study on a set that was chosen before.
+    pub(super) fn on(
+        target: &'static str,
+        set: &'static str,
+        label: DataLabel,
+        args: &Reproduce,
+        quiet: bool,
+    ) -> Result<Self> {
         let directory = args.out.join(target);
         Ok(Self {
             device: args.place.device()?,
@@ -121,7 +143,7 @@ impl Study {
             set,
             label,
             directory,
-            data,
+            data: args.place.open_options(),
             target,
             quiet,
         })
@@ -172,11 +194,7 @@ impl Study {
         self.say(format!("{name}: {how}"));
         self.jobs.run(&job, || {
             let out = self.run_directory(experiment);
-            let options =
-                RunOptions { data: self.data.clone(), out: Some(out.clone()), resume: true, ..RunOptions::default() };
-            let mut watch = Watch::new(self.quiet, name, experiment.train.epochs);
-            let summary = snn_train::run(&self.device, experiment, &options, &mut watch)?;
-            watch.finish();
+            let summary = self.train(name, experiment, &out, None)?;
             let tests = tests(&out.join("log.jsonl"))?;
             // Without a checkpoint the directory holds a result that no other run takes for its beginning.
             let spent = if keep { out.join("checkpoints") } else { out };
@@ -188,6 +206,22 @@ impl Study {
             }
             Ok(Trained { summary, tests })
         })
+    }
+
+    /// Trains in a directory, from the last checkpoint that lies there, else with weights of a file or of the seed.
+    pub(super) fn train(
+        &self,
+        name: &str,
+        experiment: &Experiment,
+        out: &Path,
+        weights: Option<PathBuf>,
+    ) -> Result<Summary> {
+        let out = Some(out.to_owned());
+        let options = RunOptions { data: self.data.clone(), out, weights, resume: true, ..RunOptions::default() };
+        let mut watch = Watch::new(self.quiet, name, experiment.train.epochs);
+        let summary = snn_train::run(&self.device, experiment, &options, &mut watch)?;
+        watch.finish();
+        Ok(summary)
     }
 
     /// Prints how long all of these will take, from a few batches of each.
