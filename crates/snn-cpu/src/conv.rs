@@ -22,8 +22,8 @@ use rayon::prelude::*;
 use snn_core::error::{Result, check_len};
 use snn_core::{Conv, Spikes};
 
-use crate::linalg::{Strides, add, sgemm};
 use crate::memory::{Cpu, PIECE, lock};
+use crate::product::{Strides, add, sgemm};
 use crate::{simd, winograd};
 
 /// Parts into which rows are cut for a weight gradient: fixed, so the order of the sum is.

@@ -10,9 +10,9 @@ use snn_core::backend::{DelayKernel, DelayOps, Delays};
 use snn_core::error::{Error, Result, check_len};
 use snn_core::{Lanes, Spikes};
 
-use crate::linalg::{Strides, sgemm};
 use crate::math;
 use crate::memory::{Cpu, PIECE};
+use crate::product::{Strides, sgemm};
 use crate::simd;
 
 /// Share of active inputs above which a product of matrices is faster than adding events, forward and for the gradient on

@@ -17,6 +17,7 @@ pub mod neurons;
 pub mod norm;
 pub mod optimise;
 pub mod pool;
+mod product;
 pub mod published;
 pub mod simd;
 pub mod sparse;

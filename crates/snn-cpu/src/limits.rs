@@ -14,8 +14,8 @@ use std::time::Instant;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::linalg::add;
 use crate::memory::Cpu;
+use crate::product::add;
 
 /// Entries of each of the two arrays that are copied: 128 MiB.
 const COPY: usize = 1 << 25;

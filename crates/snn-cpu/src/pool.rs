@@ -5,8 +5,8 @@ use rayon::prelude::*;
 use snn_core::error::{Result, check_len};
 use snn_core::{Pool, Spikes};
 
-use crate::linalg::add;
 use crate::memory::{Cpu, PIECE};
+use crate::product::add;
 use crate::simd;
 
 /// Rows that a task takes: enough that its lists are worth making.

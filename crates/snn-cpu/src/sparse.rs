@@ -18,8 +18,8 @@ use rayon::prelude::*;
 use snn_core::Spikes;
 use snn_core::error::{Result, check_len};
 
-use crate::linalg::{Strides, sgemm};
 use crate::memory::Cpu;
+use crate::product::{Strides, sgemm};
 use crate::simd;
 
 /// Rows taken together, at most.

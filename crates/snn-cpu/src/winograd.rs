@@ -15,8 +15,8 @@
 use pulp::{Simd, WithSimd};
 use snn_core::Conv;
 
-use crate::linalg::{Strides, sgemm};
 use crate::memory::Cpu;
+use crate::product::{Strides, sgemm};
 use crate::simd;
 
 /// Entries of the transformed tiles of a piece: 512 KiB.

@@ -110,7 +110,9 @@ pub(super) fn planned(study: &Study, family: &str, size: Option<Size>, seed: u64
     let relu = experiment(study, &format!("{family}-relu"), size, seed)?;
     let mut tune = experiment(study, &format!("{family}-finetune"), size.map(|s| Size { epochs: 1, ..s }), seed)?;
     let rate = &mut tune.train.optimiser.learning_rate;
-    *rate = rate.min(study.last_rate(&relu)?);
+    let last = study.last_rate(&relu)?;
+    // Two digits say it.
+    *rate = rate.min(format!("{last:.1e}").parse().unwrap_or(last));
     Ok([relu, tune])
 }
 

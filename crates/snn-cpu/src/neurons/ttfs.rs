@@ -7,8 +7,8 @@ use snn_core::error::{Result, check_len};
 use snn_core::neurons::ttfs::{self, Grid, Perturbation, TtfsNeuron};
 use snn_core::random::{SpikeDraws, normal_f32, philox};
 
-use crate::linalg::add;
 use crate::memory::{Cpu, PIECE};
+use crate::product::add;
 use crate::simd;
 
 /// Parts of the samples whose gradients on the shift are summed one after the other, at most: their number depends on
