@@ -422,6 +422,9 @@ fn first_spike_networks_have_exact_gradients() {
         let model = model(&format!("model = {{ layers = [{layers}], {readout} }}"));
         check_lively(&format!("first spikes{more}"), &model, maps, 0.0);
     }
+    let coarse = readout.replace(" }, reduce", " }, quantise = { bits = 6 }, reduce");
+    let dense = "{ kind = 'dense', width = 8, neuron = { model = 'ttfs' } }";
+    check_lively("coarse readout", &model(&format!("model = {{ layers = [{dense}], {coarse} }}")), maps, 0.0);
     for slope in ["alpha-naive", "alpha-smart"] {
         let dense = format!("{{ kind = 'dense', width = 8, neuron = {{ model = 'ttfs', slope = '{slope}' }} }}");
         let model = model(&format!("model = {{ layers = [{dense}, {dense}], {readout} }}"));

@@ -187,6 +187,12 @@ fn models_that_do_not_fit_are_refused() {
     check(&ttfs(", weight_bits = 4, weight_low = 0.5"), values, "weight_low = 0.5");
     check(&ttfs(", noise = -1.0"), values, "noise = -1");
     check(&ttfs(", weight_bits = 4, slope = 'alpha-smart'"), values, "must be 0 where the slope depends");
+    let coarse =
+        |more: &str| format!("{}, readout = {{ quantise = {{ {more} }}, neuron = {{ model = 'none' }} }}", ttfs(""));
+    check(&coarse("bits = 0"), values, "model.readout.quantise");
+    check(&coarse("bits = 4, low = 0.5"), values, "low = 0.5");
+    let voting = "readout = { quantise = { bits = 4 }, neuron = { model = 'vote' } }";
+    check(&format!("{}, {voting}", ttfs("")), values, "only a dense readout without delays");
     let skip = "layers = [{ kind = 'dense', width = 32, skip = true, neuron = { model = 'ttfs' } }]";
     check(&format!("{skip}, {none}"), values, "skip");
     let conv =

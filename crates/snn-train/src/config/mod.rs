@@ -302,6 +302,7 @@ impl Experiment {
             ReadoutNeuron::Filter(filter) => filter.check("model.readout.neuron", None)?,
             _ => {}
         }
+        self.model.readout.check_quantise()?;
         if let Some(delays) = &self.model.readout.delays {
             delays.check("model.readout.delays")?;
         }

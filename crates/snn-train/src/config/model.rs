@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use snn_core::backend::TrainReadout;
+use snn_core::neurons::ttfs::Grid;
 
 use super::neurons::{EventConfig, FilterConfig, NeuronConfig, NoOptions};
 use super::{out_of_range, tenth};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The model: hidden layers and a readout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -250,12 +251,50 @@ pub struct ReadoutConfig {
     /// Learned delays.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delays: Option<DelaysConfig>,
+    /// Coarse weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantise: Option<QuantiseConfig>,
 }
 
 impl Default for ReadoutConfig {
     fn default() -> Self {
         let neuron = ReadoutNeuron::Integrator(IntegratorConfig::default());
-        Self { reduce: Reduce::Sum, init: Init::default(), neuron, bias: true, delays: None }
+        Self { reduce: Reduce::Sum, init: Init::default(), neuron, bias: true, delays: None, quantise: None }
+    }
+}
+
+/// Weights in use that take few values; learning goes on in full precision. See [`snn_core::neurons::ttfs::Grid`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuantiseConfig {
+    /// Bits of a weight.
+    pub bits: u32,
+    /// The least weight.
+    #[serde(default = "minus_one")]
+    pub low: f64,
+    /// The largest weight.
+    #[serde(default = "plus_one")]
+    pub high: f64,
+}
+
+fn minus_one() -> f64 {
+    -1.0
+}
+
+fn plus_one() -> f64 {
+    1.0
+}
+
+impl ReadoutConfig {
+    /// Checks that weights can be coarse, if they are to be.
+    pub(super) fn check_quantise(&self) -> Result<()> {
+        let Some(QuantiseConfig { bits, low, high }) = self.quantise else { return Ok(()) };
+        let key = "model.readout.quantise";
+        Grid::new(bits, low, high).map_err(|e| Error::config(key, e.to_string()))?;
+        if self.delays.is_some() || matches!(self.neuron, ReadoutNeuron::Event(_) | ReadoutNeuron::Vote(_)) {
+            return Err(Error::config(key, "only a dense readout without delays has weights that can be coarse"));
+        }
+        Ok(())
     }
 }
 

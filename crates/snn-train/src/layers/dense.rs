@@ -1,7 +1,8 @@
 //! Dense projection: every input to every neuron, bias at every step.
 
 use snn_core::backend::Gemm;
-use snn_core::{Activity, Backend, Kind, Parameter, Pass, Result, Tensor};
+use snn_core::neurons::ttfs::Grid;
+use snn_core::{Activity, Backend, Kind, Lanes, Mode, Parameter, Pass, Result, Tensor};
 
 use super::{Projection, init};
 use crate::config::Init;
@@ -13,6 +14,9 @@ pub struct Dense<B: Backend> {
     outputs: usize,
     weight: Parameter<B>,
     bias: Option<Parameter<B>>,
+    // The values that weights in use can take, and these weights.
+    grid: Option<Grid>,
+    coarse: B::Buffer<B::Real>,
 }
 
 impl<B: Backend> Dense<B> {
@@ -23,7 +27,19 @@ impl<B: Backend> Dense<B> {
     /// If the device has no memory left.
     pub fn new(device: &B, inputs: usize, outputs: usize, init: Init, seed: (u64, usize)) -> Result<Self> {
         let weight = init::weights(device, init, &[inputs, outputs], (inputs, outputs), seed)?;
-        Ok(Self { inputs, outputs, weight, bias: Some(init::bias(device, outputs)?) })
+        let (bias, coarse) = (Some(init::bias(device, outputs)?), device.zeros(0)?);
+        Ok(Self { inputs, outputs, weight, bias, grid: None, coarse })
+    }
+
+    /// The same projection with coarse weights.
+    #[must_use]
+    pub fn quantised(self, grid: Grid) -> Self {
+        Self { grid: Some(grid), ..self }
+    }
+
+    /// The weights in use.
+    fn used(&self) -> &B::Buffer<B::Real> {
+        if self.grid.is_some() { &self.coarse } else { &self.weight.value.data }
     }
 
     /// The same projection without a bias.
@@ -42,7 +58,11 @@ impl<B: Backend> Projection<B> for Dense<B> {
         _: Pass,
         current: &mut B::Buffer<B::Real>,
     ) -> Result<()> {
-        let (weight, bias) = (&self.weight.value.data, self.bias.as_ref().map(|b| &b.value.data));
+        if let Some(grid) = &self.grid {
+            device.resize(&mut self.coarse, self.weight.value.len())?;
+            device.quantise(grid, &self.weight.value.data, &mut self.coarse)?;
+        }
+        let (weight, bias) = (self.used(), self.bias.as_ref().map(|b| &b.value.data));
         match input {
             Activity::Spikes(spikes) => device.spikes_gemm(spikes, self.outputs, weight, bias, current),
             Activity::Sequence(x) | Activity::Values(x) | Activity::Times(x) => {
@@ -71,11 +91,14 @@ impl<B: Backend> Projection<B> for Dense<B> {
             }
             other => return Err(other.unwanted("dense", Kind::Spikes)),
         }
+        if let Some(grid) = &self.grid {
+            device.quantise_grad(grid, &self.weight.value.data, grad_weight)?;
+        }
         if let Some(bias) = &mut self.bias {
             device.sum_rows(device.len(sums) / n, n, sums, &mut bias.grad.data)?;
         }
         if let Some(grad_input) = grad_input {
-            device.gemm(Gemm::new(rows, m, n).b_transposed(), grad, &self.weight.value.data, &mut grad_input.data)?;
+            device.gemm(Gemm::new(rows, m, n).b_transposed(), grad, self.used(), &mut grad_input.data)?;
         }
         Ok(())
     }
@@ -86,5 +109,9 @@ impl<B: Backend> Projection<B> for Dense<B> {
 
     fn parameters_mut(&mut self) -> Vec<&mut Parameter<B>> {
         [&mut self.weight].into_iter().chain(&mut self.bias).collect()
+    }
+
+    fn extra_bytes(&self, _: Lanes, _: Mode) -> usize {
+        if self.grid.is_some() { self.weight.value.len() * size_of::<B::Real>() } else { 0 }
     }
 }

@@ -1,5 +1,6 @@
 //! Projections from a configuration: the linear part, and around it what dropout and normalisation ask for.
 
+use snn_core::neurons::ttfs::Grid;
 use snn_core::{Backend, Conv, Result, Signal};
 
 use super::Projection;
@@ -9,7 +10,7 @@ use super::dense::Dense;
 use super::gain::Gained;
 use super::norm::Normed;
 use super::vote::Groups;
-use crate::config::{DelaysConfig, Init, NormConfig, ReadoutConfig, ReadoutNeuron};
+use crate::config::{DelaysConfig, Init, NormConfig, QuantiseConfig, ReadoutConfig, ReadoutNeuron};
 
 /// What surrounds the linear part.
 #[derive(Debug, Clone, Copy)]
@@ -107,5 +108,11 @@ pub fn readout<B: Backend>(
         return around.wrap(device, Box::new(Groups::new(device, input.width(), classes)?), classes);
     }
     let around = Around { bias: config.bias, norm: None, gain };
-    dense(device, (input.width(), classes), config.init, config.delays.as_ref(), around, seed)
+    let sizes = (input.width(), classes);
+    if let Some(QuantiseConfig { bits, low, high }) = config.quantise {
+        let linear = Dense::new(device, sizes.0, sizes.1, config.init, seed)?.quantised(Grid::new(bits, low, high)?);
+        let linear = if around.is_plain() { linear } else { linear.without_bias() };
+        return around.wrap(device, Box::new(linear), classes);
+    }
+    dense(device, sizes, config.init, config.delays.as_ref(), around, seed)
 }

@@ -196,6 +196,7 @@ fn learned_delays() -> [Preset; 2] {
             neuron: ReadoutNeuron::Filter(filter.clone()),
             bias: false,
             delays: Some(delays.clone()),
+            quantise: None,
         },
     };
     let train = || TrainConfig {
