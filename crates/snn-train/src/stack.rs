@@ -199,7 +199,8 @@ impl<B: Backend> Stack<B> {
                 first: previous(last),
                 second: last,
                 name: "readout".into(),
-                takes: "spikes or a sequence; with the neuron `none` also values and spike times".into(),
+                takes: "spikes: put a hidden layer before it; with the neuron `none` also values and spike times"
+                    .into(),
                 gives: signal.to_string(),
             });
         }

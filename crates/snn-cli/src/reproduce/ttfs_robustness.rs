@@ -366,7 +366,7 @@ fn table(study: &Study, f: &Found) -> Table {
     }
     table.note(
         "Lost: against the mapped network without damage; a negative number is a gain, since an epoch of training is one. \
-         Spikes are counted before noise or a grid moves them.",
+         Spikes are counted without noise; one whose coarse time is the end of its window is none.",
     );
     table.note(LATENCY);
     table

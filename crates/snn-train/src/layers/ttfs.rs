@@ -214,7 +214,7 @@ pub fn enlarge_inputs<B: Backend>(device: &B, weight: &mut Parameter<B>, factors
     let mut values = device.to_host(&weight.value.data)?;
     let width = values.len() / factors.len().max(1);
     for (row, factor) in values.chunks_mut(width.max(1)).zip(factors) {
-        row.iter_mut().for_each(|w| *w = *w * B::Real::lit(*factor));
+        row.iter_mut().for_each(|w| *w *= B::Real::lit(*factor));
     }
     device.upload(&values, &mut weight.value.data)
 }
