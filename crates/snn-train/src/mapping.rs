@@ -16,15 +16,17 @@
 //!
 //! [`estimate_windows`] makes windows as long as what the layers do with data.
 
+use serde::{Deserialize, Serialize};
 use snn_core::{Backend, Borders, Conv, Kind, Map, Pass, Real, Signal};
-use snn_data::{Encode, LoaderOptions};
+use snn_data::{Batch, Encode, LoaderOptions};
 
 use crate::config::{
     Experiment, LayerConfig, ModelConfig, NeuronConfig, NoOptions, NormConfig, ReadoutNeuron, SlopeConfig, TtfsConfig,
 };
 use crate::error::{Error, Result};
+use crate::losses::argmax;
 use crate::stack::Stack;
-use crate::trainer::{Split, Upload};
+use crate::trainer::{RunOptions, Split, Upload};
 
 /// A network as data: its configuration and the values of its parameters, layer by layer, in double precision.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,8 +71,8 @@ impl Network {
     /// # Errors
     ///
     /// If the layers do not fit each other, or the values the layers.
-    pub fn build<B: Backend>(&self, device: &B, classes: usize) -> Result<Stack<B>> {
-        let mut stack = Stack::build(device, &self.model, self.input, classes, 0)?;
+    pub fn build<B: Backend>(&self, device: &B) -> Result<Stack<B>> {
+        let mut stack = Stack::build(device, &self.model, self.input, self.classes(), 0)?;
         let wanted = stack.parameters().map(|(layer, p)| (layer, p.name.to_owned(), p.value.shape.clone()));
         let wanted: Vec<_> = wanted.collect();
         for ((layer, name, shape), parameter) in wanted.into_iter().zip(stack.parameters_mut()) {
@@ -85,6 +87,12 @@ impl Network {
             device.upload(&lifted, &mut parameter.value.data)?;
         }
         Ok(stack)
+    }
+
+    /// Outputs.
+    #[must_use]
+    pub fn classes(&self) -> usize {
+        self.values.iter().rfind(|v| v.name == "weight").and_then(|v| v.shape.last().copied()).unwrap_or(0)
     }
 
     fn find(&self, layer: usize, name: &str) -> Option<&[f64]> {
@@ -440,8 +448,13 @@ pub fn estimate_windows<B: Backend>(
     batch: usize,
     rule: RangeRule,
 ) -> Result<Vec<f64>> {
+    if let RangeRule::Quantile(share) = rule
+        && !(share > 0.0 && share <= 1.0)
+    {
+        return Err(Error::config(format!("quantile {share}"), "must be above 0, at most 1"));
+    }
     let mut largest: Vec<f64> = Vec::new();
-    each_batch(device, stack, split, batch, |stack| {
+    each_batch(device, stack, split, batch, |stack, _| {
         let peaks = stack.layers().filter_map(|l| l.first_spikes()).map(|first| {
             let peaks = device.to_host(&first.census.peaks)?;
             Ok(peaks.into_iter().map(Real::value).fold(0.0, f64::max))
@@ -452,11 +465,8 @@ pub fn estimate_windows<B: Backend>(
         Ok(())
     })?;
     if let RangeRule::Quantile(share) = rule {
-        if !(share > 0.0 && share <= 1.0) {
-            return Err(Error::config(format!("quantile {share}"), "must be above 0, at most 1"));
-        }
         let mut counts = vec![vec![0_u64; BINS]; largest.len()];
-        each_batch(device, stack, split, batch, |stack| {
+        each_batch(device, stack, split, batch, |stack, _| {
             for ((first, counts), most) in
                 stack.layers().filter_map(|l| l.first_spikes()).zip(&mut counts).zip(&largest)
             {
@@ -480,8 +490,33 @@ pub fn estimate_windows<B: Backend>(
     Ok(largest.into_iter().map(|x| x.max(f32::MIN_POSITIVE.into())).collect())
 }
 
-/// The largest difference of the outputs of two networks over the samples of their splits, relative to the largest output,
-/// and the share of samples with another class among those whose two best outputs are at least `tie` apart.
+/// Makes the windows of a network for what its layers do with the training samples of its experiment, without augmentation,
+/// `batch` at a time. Gives the activations, and the number of samples.
+///
+/// # Errors
+///
+/// As [`estimate_windows`].
+pub fn fit_windows<B: Backend>(
+    device: &B,
+    experiment: &mut Experiment,
+    network: &mut Network,
+    options: &RunOptions,
+    batch: usize,
+    rule: RangeRule,
+) -> Result<(Vec<f64>, usize)> {
+    let mut fit = experiment.clone();
+    fit.data.augment.clear();
+    let split = Split::train(&fit, options)?;
+    let ranges = estimate_windows(device, &mut network.build(device)?, &split, batch, rule)?;
+    network.set_ranges(&ranges);
+    experiment.model = network.model.clone();
+    Ok((ranges, split.len()))
+}
+
+/// Outputs whose best two differ by less than this are a tie, which rounding may break either way.
+pub const TIE: f64 = 1e-4;
+
+/// How far the outputs of two networks agree over the samples of their splits, `batch` at a time.
 ///
 /// # Errors
 ///
@@ -491,41 +526,43 @@ pub fn compare<B: Backend>(
     (stack, split): (&mut Stack<B>, &Split),
     (other, other_split): (&mut Stack<B>, &Split),
     batch: usize,
-    tie: f64,
 ) -> Result<Agreement> {
     let classes = stack.layers().last().map_or(1, |l| l.output_signal().width()).max(1);
-    let first = outputs(device, stack, split, batch)?;
-    let second = outputs(device, other, other_split, batch)?;
+    let (first, labels) = outputs(device, stack, split, batch)?;
+    let (second, _) = outputs(device, other, other_split, batch)?;
     let mut agreement = Agreement::default();
-    for (a, b) in first.chunks(classes).zip(second.chunks(classes)) {
+    for ((a, b), &label) in first.chunks(classes).zip(second.chunks(classes)).zip(&labels) {
         for (x, y) in a.iter().zip(b) {
             agreement.difference = agreement.difference.max((x - y).abs());
             agreement.largest = agreement.largest.max(x.abs());
         }
-        let best = crate::losses::argmax(a);
+        let (best, others) = (argmax(a), argmax(b));
+        agreement.correct += usize::from(best == label as usize);
+        agreement.others_correct += usize::from(others == label as usize);
         let next = a.iter().enumerate().filter(|(k, _)| *k != best).fold(f64::NEG_INFINITY, |m, (_, x)| m.max(*x));
         agreement.samples += 1;
-        if a[best] - next > tie {
+        if a[best] - next > TIE {
             agreement.clear += 1;
-            agreement.same += usize::from(crate::losses::argmax(b) == best);
+            agreement.same += usize::from(others == best);
         }
     }
     Ok(agreement)
 }
 
-/// The outputs of a model for every sample of a split, one after the other.
-fn outputs<B: Backend>(device: &B, stack: &mut Stack<B>, split: &Split, batch: usize) -> Result<Vec<f64>> {
-    let mut outputs = Vec::new();
-    each_batch(device, stack, split, batch, |stack| {
+/// The outputs of a model for every sample of a split, one after the other, and the labels.
+fn outputs<B: Backend>(device: &B, stack: &mut Stack<B>, split: &Split, batch: usize) -> Result<(Vec<f64>, Vec<u32>)> {
+    let (mut outputs, mut labels) = (Vec::new(), Vec::new());
+    each_batch(device, stack, split, batch, |stack, batch| {
+        labels.extend_from_slice(&batch.labels);
         let values = device.to_host(&stack.output().values("the comparison")?.data)?;
         outputs.extend(values.into_iter().map(Real::value));
         Ok(())
     })?;
-    Ok(outputs)
+    Ok((outputs, labels))
 }
 
 /// How far two networks agree; see [`compare`].
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Agreement {
     /// The largest difference of two outputs.
     pub difference: f64,
@@ -533,7 +570,11 @@ pub struct Agreement {
     pub largest: f64,
     /// Samples.
     pub samples: usize,
-    /// Of these, those whose best two outputs are clearly apart.
+    /// Of these, those that the first network puts into their class.
+    pub correct: usize,
+    /// The same of the second network.
+    pub others_correct: usize,
+    /// Of the samples, those whose best two outputs differ by more than [`TIE`].
     pub clear: usize,
     /// Of these, those for which both networks say the same class.
     pub same: usize,
@@ -545,13 +586,14 @@ fn each_batch<B: Backend>(
     stack: &mut Stack<B>,
     split: &Split,
     batch: usize,
-    mut after: impl FnMut(&Stack<B>) -> Result<()>,
+    mut after: impl FnMut(&Stack<B>, &Batch) -> Result<()>,
 ) -> Result<()> {
     let mut upload = Upload::new(device, split.pipeline.signal());
     for (index, next) in split.loader(LoaderOptions { batch, ..LoaderOptions::default() })?.enumerate() {
-        let input = upload.batch(device, &next?)?;
+        let next = next?;
+        let input = upload.batch(device, &next)?;
         stack.forward(device, input, Pass::evaluate(index as u32))?;
-        after(stack)?;
+        after(stack, &next)?;
     }
     Ok(())
 }

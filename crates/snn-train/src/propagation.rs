@@ -334,9 +334,9 @@ impl<B: Backend> SideBySide<B> {
     /// # Errors
     ///
     /// If the network has no twin, or the device has no memory left.
-    pub fn new(device: &B, model: &ModelConfig, stack: Stack<B>, classes: usize, config: &TrainConfig) -> Result<Self> {
+    pub fn new(device: &B, model: &ModelConfig, stack: Stack<B>, config: &TrainConfig) -> Result<Self> {
         let rectifiers = twin(&Network::of(device, model, &stack)?)?;
-        let twin = Learner::new(device, &rectifiers.model, rectifiers.build(device, classes)?, config)?;
+        let twin = Learner::new(device, &rectifiers.model, rectifiers.build(device)?, config)?;
         let spikes = Learner::new(device, model, stack, config)?;
         let last = [spikes.weights(device)?, twin.weights(device)?];
         Ok(Self { start: last[1].clone(), last, spikes, twin, steps: 0 })

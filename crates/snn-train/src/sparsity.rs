@@ -69,9 +69,8 @@ struct Sums {
 #[derive(Debug, Default)]
 pub struct Census {
     samples: usize,
-    inputs: u64,
     layers: Vec<Sums>,
-    // By layer of the stack: what of its input is not 0.
+    // By layer of the stack: what of its input is not 0; first the inputs of the network.
     active: Vec<u64>,
 }
 
@@ -96,7 +95,6 @@ impl Census {
             Input::Values(values) => values.iter().filter(|&&x| x > 0.0).count() as u64,
             _ => 0,
         };
-        self.inputs += inputs;
         self.active.resize(stack.layers().len(), 0);
         self.active[0] += inputs;
         for (layer, active) in stack.layers().zip(&mut self.active[1..]) {
@@ -146,7 +144,7 @@ impl Census {
         let layers: Vec<LayerTimes> = layers.collect();
         let inputs = stack.input().width() as f64;
         let neurons: f64 = layers.iter().map(|l| l.neurons as f64).sum();
-        let (spikes, input_spikes) = (self.layers.iter().map(|l| l.fired).sum::<u64>() as f64, self.inputs as f64);
+        let (spikes, input_spikes) = (self.layers.iter().map(|l| l.fired).sum::<u64>() as f64, self.active[0] as f64);
         let (operations, connections) = self.operations(stack);
         Ok(Some(Sparsity {
             samples: self.samples,

@@ -80,7 +80,7 @@ fn descent_is_skewed(slope: SlopeConfig, seed: u64) {
     let mut stack = build(&device, &model, seed);
     let before = Network::of(&device, &model, &stack).unwrap();
     let even = twin(&before).unwrap();
-    let mut rectifiers = even.build(&device, CLASSES).unwrap();
+    let mut rectifiers = even.build(&device).unwrap();
     let gradients = weight_gradients(&device, &mut rectifiers, widths.len());
     weight_gradients(&device, &mut stack, widths.len());
 
@@ -119,7 +119,7 @@ const NAIVE_SEED: u64 = 5;
 fn slope_one_takes_the_way_of_rectifiers_exactly() {
     let device = Reference::<f32>::new();
     let model = model(&spikes(SlopeConfig::One), &[9, 8, 7]);
-    let mut both = SideBySide::new(&device, &model, build(&device, &model, 4), CLASSES, &plain(0.1)).unwrap();
+    let mut both = SideBySide::new(&device, &model, build(&device, &model, 4), &plain(0.1)).unwrap();
     for step in 1..=20 {
         let apart = both.step(&device, &batch(&device, step), &LABELS).unwrap().unwrap();
         let Apart { cosine: Some(cosine), distance: Some(distance), .. } = apart else { panic!("{apart:?}") };
@@ -141,7 +141,7 @@ fn the_twin_begins_with_the_effective_weights_and_the_outputs() {
             device.upload(&filled, &mut shift.value.data).unwrap();
         }
         let network = Network::of(&device, &model, &stack).unwrap();
-        let mut rectifiers = twin(&network).unwrap().build(&device, CLASSES).unwrap();
+        let mut rectifiers = twin(&network).unwrap().build(&device).unwrap();
         let of = |stack: &mut Stack<_>| {
             let mut loss = Loss::new(&device, Default::default()).unwrap();
             let norms = hidden_gradients(&device, stack, &mut loss, &batch(&device, 1), &LABELS).unwrap();
@@ -196,7 +196,7 @@ fn slopes_of_naive_currents_are_their_sums() {
 fn a_network_that_explodes_stops_and_says_when() {
     let device = Reference::<f32>::new();
     let model = model(&spikes(SlopeConfig::One), &[9, 8]);
-    let mut both = SideBySide::new(&device, &model, build(&device, &model, 4), CLASSES, &plain(1e30)).unwrap();
+    let mut both = SideBySide::new(&device, &model, build(&device, &model, 4), &plain(1e30)).unwrap();
     let steps: Vec<bool> =
         (1..=4).map(|step| both.step(&device, &batch(&device, step), &LABELS).unwrap().is_some()).collect();
     let at = both.spikes.diverged().expect("a rate of 1e30 leaves no finite loss");

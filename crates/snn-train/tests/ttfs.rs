@@ -29,7 +29,7 @@ fn values<B: Backend>(device: &B, x: &[f64]) -> Activity<B> {
 }
 
 fn outputs<B: Backend>(device: &B, network: &Network, x: &[f64]) -> Vec<f64> {
-    let mut stack = network.build(device, CLASSES).unwrap();
+    let mut stack = network.build(device).unwrap();
     stack.forward(device, &values(device, x), Pass::evaluate(0)).unwrap();
     device.to_host(&stack.output().values("test").unwrap().data).unwrap().into_iter().map(Real::value).collect()
 }
@@ -161,7 +161,7 @@ fn layers_without_a_twin_are_named() {
     let message = to_rectifiers(&net).unwrap_err().to_string();
     assert!(message.contains("layer 0") && message.contains("other neurons than ttfs"), "{message}");
     spiking.values.remove(0);
-    let message = spiking.build(&Reference::<f64>::new(), CLASSES).unwrap_err().to_string();
+    let message = spiking.build(&Reference::<f64>::new()).unwrap_err().to_string();
     assert!(message.contains("layer 0: weight") && message.contains("[32, 5]"), "{message}");
 }
 

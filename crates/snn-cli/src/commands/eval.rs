@@ -13,7 +13,7 @@ use snn_train::sparsity::{Census, Sparsity};
 use snn_train::trainer::{Evaluation, MeanLogits, RunOptions, Split, Upload, build_model, evaluate_seen};
 use snn_train::{Experiment, Stack, checkpoint};
 
-use super::apply;
+use super::{apply, model_file};
 use crate::args::{Changes, Eval, Predict};
 use crate::{console, usage};
 
@@ -41,7 +41,7 @@ fn load(args: &Eval) -> Result<Loaded> {
             return Err(usage(format!("{model}: a folder of weights; say whose layers they are with `--experiment`")));
         }
         None => {
-            let path = if args.model.is_dir() { run } else { args.model.clone() };
+            let path = model_file(&args.model);
             let text = checkpoint::experiment_of(&path)?;
             let experiment = Experiment::from_toml(&path.display().to_string(), &text)?;
             (path, experiment)

@@ -13,7 +13,7 @@ use snn_train::interchange::{keras, npy};
 use snn_train::trainer::{RunOptions, Split, build_model};
 use snn_train::{Experiment, Stack, checkpoint};
 
-use super::data_dir;
+use super::{data_dir, model_file};
 use crate::args::{Export, Import, WeightNames};
 use crate::{console, usage};
 
@@ -114,7 +114,7 @@ fn for_vectors(device: &Cpu, experiment: &Experiment, (inputs, classes): (usize,
 
 pub(crate) fn export(args: &Export) -> Result<()> {
     let device = Cpu::new(1)?;
-    let path = if args.model.is_dir() { args.model.join("model.safetensors") } else { args.model.clone() };
+    let path = model_file(&args.model);
     let experiment = Experiment::from_toml(&path.display().to_string(), &checkpoint::experiment_of(&path)?)?;
     let event_driven = matches!(experiment.model.readout.neuron, ReadoutNeuron::Event(_));
     if event_driven != (args.names == WeightNames::Bats) {

@@ -3,16 +3,16 @@
 use anyhow::{Result, bail};
 use snn_cpu::Cpu;
 use snn_train::config::TtfsConfig;
-use snn_train::mapping::{self, Agreement, Network, RangeRule};
-use snn_train::trainer::{RunOptions, Split, build_model, evaluate};
+use snn_train::mapping::{self, Network, RangeRule, TIE};
+use snn_train::trainer::{RunOptions, Split, build_model};
 use snn_train::{Experiment, Stack, checkpoint};
 
 use super::model_file;
 use crate::args::Map;
 use crate::{console, usage};
 
-/// Outputs whose best two differ by less than this are a tie, which rounding may break either way.
-const TIE: f64 = 1e-4;
+/// Samples that run together, at least: nothing is learned here.
+const BATCH: usize = 128;
 
 /// A network with its experiment.
 struct Net {
@@ -32,38 +32,28 @@ pub(crate) fn run(args: &Map) -> Result<()> {
     }
     let mut mapped =
         if args.back { back(&device, &source, &options)? } else { there(&device, &source, args, &options)? };
-    let batch = source.experiment.train.batch.max(128);
     let (from, to) = ((&mut source.stack, &source.test), (&mut mapped.stack, &mapped.test));
-    let agreement = mapping::compare(&device, from, to, batch, TIE)?;
-    let accuracies = [&mut source, &mut mapped].map(|net| {
-        let Net { experiment, stack, test, .. } = net;
-        evaluate(&device, stack, test, &experiment.train).map(|e| e.accuracy)
-    });
-    let [before, after] = accuracies;
+    let found = mapping::compare(&device, from, to, source.experiment.train.batch.max(BATCH))?;
+    let percent = |correct: usize| 100.0 * correct as f64 / found.samples.max(1) as f64;
+    console::line(format_args!(
+        "test accuracy {:.2} % before, {:.2} % after; outputs differ by at most {:.2e} ({:.1e} of the largest)",
+        percent(found.correct),
+        percent(found.others_correct),
+        found.difference,
+        found.difference / found.largest.max(f64::MIN_POSITIVE)
+    ))?;
+    console::line(format_args!(
+        "the same class for {} of {} samples whose two best outputs differ by more than {TIE:.0e}, of {}",
+        found.same, found.clear, found.samples
+    ))?;
+    if !args.limited && found.same < found.clear {
+        bail!("the networks do not agree: that is a mistake in the mapping, please report it; nothing was written");
+    }
     std::fs::create_dir_all(&args.out).map_err(|e| anyhow::anyhow!("{}: {e}", args.out.display()))?;
     let text = mapped.experiment.to_toml();
     checkpoint::write_atomic(&args.out.join("config.toml"), text.as_bytes())?;
     checkpoint::save_model(&device, &args.out.join("model.safetensors"), &mapped.stack, &text)?;
-    report(&agreement, before?, after?, args)
-}
-
-fn report(agreement: &Agreement, before: f64, after: f64, args: &Map) -> Result<()> {
-    let Agreement { difference, largest, samples, clear, same } = agreement;
-    console::line(format_args!(
-        "test accuracy {:.2} % before, {:.2} % after; outputs differ by at most {difference:.2e} ({:.1e} of the largest)",
-        100.0 * before,
-        100.0 * after,
-        difference / largest.max(f64::MIN_POSITIVE)
-    ))?;
-    console::line(format_args!(
-        "the same class for {same} of {clear} samples whose two best outputs differ by more than {TIE:.0e}, of {samples}"
-    ))?;
-    console::line(format_args!("model and configuration: {}", args.out.display()))?;
-    let exact = args.back || !args.limited;
-    if exact && same < clear {
-        bail!("the networks do not agree: that is a mistake in the mapping, please report it");
-    }
-    Ok(())
+    console::line(format_args!("model and configuration: {}", args.out.display()))
 }
 
 fn load(device: &Cpu, args: &Map, options: &RunOptions) -> Result<Net> {
@@ -80,8 +70,7 @@ fn load(device: &Cpu, args: &Map, options: &RunOptions) -> Result<Net> {
 /// The stack of a network, and the test samples of its experiment.
 fn open(device: &Cpu, experiment: Experiment, network: Network, options: &RunOptions) -> Result<Net> {
     let test = Split::test(&experiment, options)?;
-    let classes = network.values.last().map_or(0, |bias| bias.data.len());
-    let stack = network.build(device, classes)?;
+    let stack = network.build(device)?;
     Ok(Net { experiment, network, stack, test })
 }
 
@@ -93,23 +82,18 @@ fn there(device: &Cpu, source: &Net, args: &Map, options: &RunOptions) -> Result
         ..TtfsConfig::default()
     };
     let range = args.range.as_deref().and_then(|range| Some((*range.first()?, *range.get(1)?)));
-    let (experiment, network) = mapping::spiking_experiment(&source.experiment, &source.network, range, &neuron)?;
-    let mut mapped = open(device, experiment, network, options)?;
-
-    let mut fit = mapped.experiment.clone();
-    fit.data.augment.clear();
-    if args.samples > 0 {
-        fit.data.train_samples = args.samples;
-    }
+    let (mut experiment, mut network) =
+        mapping::spiking_experiment(&source.experiment, &source.network, range, &neuron)?;
     let rule = args.quantile.map_or(RangeRule::Largest, RangeRule::Quantile);
-    let batch = fit.train.batch.max(128);
-    let split = Split::train(&fit, options)?;
-    let ranges = mapping::estimate_windows(device, &mut mapped.stack, &split, batch, rule)?;
+    let batch = experiment.train.batch.max(BATCH);
+    let own = experiment.data.train_samples;
+    if args.samples > 0 {
+        experiment.data.train_samples = args.samples;
+    }
+    let (ranges, _) = mapping::fit_windows(device, &mut experiment, &mut network, options, batch, rule)?;
+    experiment.data.train_samples = own;
     let list = ranges.iter().map(|x| format!("{x:.3}")).collect::<Vec<_>>().join(", ");
     console::line(format_args!("activations that windows are made for: {list}"))?;
-    let Net { mut experiment, mut network, .. } = mapped;
-    network.set_ranges(&ranges);
-    experiment.model = network.model.clone();
     open(device, experiment, network, options)
 }
 

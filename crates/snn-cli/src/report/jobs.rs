@@ -183,7 +183,7 @@ fn canonical(value: &Value) -> String {
 }
 
 /// FNV-1a in 128 bits: the same on every machine and in every release, unlike the standard library's hashes.
-fn stable_hash(bytes: &[u8]) -> u128 {
+pub(crate) fn stable_hash(bytes: &[u8]) -> u128 {
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
     bytes.iter().fold(OFFSET, |hash, &byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME))

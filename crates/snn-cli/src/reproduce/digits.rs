@@ -1,6 +1,5 @@
 //! What the studies on spoken digits share: the data, a training run that continues where it stopped, tests under noise.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -17,6 +16,7 @@ use snn_train::{Experiment, Stack, checkpoint};
 
 use crate::args::Reproduce;
 use crate::console;
+use crate::report::jobs::stable_hash;
 use crate::report::{DataLabel, Deviation, Jobs, Profile};
 use crate::usage;
 
@@ -165,9 +165,8 @@ impl Digits {
         let how = if done { "done before".into() } else { format!("{} epochs", experiment.train.epochs) };
         self.say(format!("{name}: {how}"));
         self.jobs.run(&job, || {
-            let mut hasher = DefaultHasher::new();
-            (experiment.to_toml(), data).hash(&mut hasher);
-            let out = self.unfinished.join(format!("{:016x}", hasher.finish()));
+            let hash = stable_hash(format!("{}\n{data}", experiment.to_toml()).as_bytes());
+            let out = self.unfinished.join(format!("{hash:032x}"));
             let options =
                 RunOptions { data: self.data.clone(), out: Some(out.clone()), resume: true, ..RunOptions::default() };
             let mut watch = Watch::new(self.quiet, name, experiment.train.epochs);

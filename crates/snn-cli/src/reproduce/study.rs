@@ -1,6 +1,5 @@
 //! What the targets on images share: the data, training runs that continue where they stopped, courses over epochs.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -18,6 +17,7 @@ use super::digits::{Watch, differences, estimate};
 use crate::args::Reproduce;
 use crate::console;
 use crate::report::figure::Point;
+use crate::report::jobs::stable_hash;
 use crate::report::machine::duration;
 use crate::report::{Cell, ComparisonRow, DataLabel, Deviation, Jobs, Measured, Profile, Series};
 use crate::usage;
@@ -178,9 +178,8 @@ impl Study {
 
     /// The directory of a run: readable, and different for anything that its numbers depend on.
     pub(super) fn run_directory(&self, experiment: &Experiment) -> PathBuf {
-        let mut hasher = DefaultHasher::new();
-        (experiment.to_toml(), &self.label.label).hash(&mut hasher);
-        let name = format!("{}-seed-{}-{:08x}", experiment.name, experiment.train.seed, hasher.finish() as u32);
+        let hash = stable_hash(format!("{}\n{}", experiment.to_toml(), self.label.label).as_bytes());
+        let name = format!("{}-seed-{}-{:08x}", experiment.name, experiment.train.seed, hash as u32);
         self.directory.join("runs").join(self.profile.name()).join(name)
     }
 

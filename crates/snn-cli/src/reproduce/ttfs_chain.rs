@@ -1,7 +1,6 @@
 //! What the targets of TTFS share: a network of rectifiers, the network of neurons that spike once that it is mapped to,
 //! and the latter's fine-tuning. Each step is a job of its own, so that an interrupted run goes on where it stopped.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -13,7 +12,7 @@ use snn_cpu::Cpu;
 use snn_data::formats::keras as keras_file;
 use snn_train::config::{Keep, LayerConfig, ModelConfig, NeuronConfig, TtfsConfig};
 use snn_train::interchange::keras;
-use snn_train::mapping::{self, Network, RangeRule};
+use snn_train::mapping::{self, Agreement, Network, RangeRule};
 use snn_train::presets;
 use snn_train::sparsity::{Census, Sparsity};
 use snn_train::trainer::{RunOptions, Split, build_model, evaluate_seen};
@@ -22,13 +21,11 @@ use snn_train::{Experiment, Stack, Summary, checkpoint};
 use super::digits::differences;
 use super::study::{Size, Study, asked, is_here, label};
 use crate::args::Reproduce;
+use crate::report::jobs::stable_hash;
 use crate::report::{Cell, Column, Deviation, Measured, Profile, Table};
 
 /// Samples that run together where nothing is learned.
 const BATCH: usize = 128;
-
-/// Outputs whose best two differ by less than this are a tie, which rounding may break either way.
-pub(super) const TIE: f64 = 1e-4;
 
 /// The share of the newest batch in running statistics where there are few batches.
 const SHORT_MOMENTUM: f64 = 0.1;
@@ -174,9 +171,7 @@ impl Source {
     /// Weights of a file.
     pub(super) fn file(experiment: Experiment, path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-        let mut hasher = DefaultHasher::new();
-        bytes.hash(&mut hasher);
-        Ok(Self { experiment, file: Some((path.to_owned(), hasher.finish())) })
+        Ok(Self { experiment, file: Some((path.to_owned(), stable_hash(&bytes) as u64)) })
     }
 }
 
@@ -257,16 +252,6 @@ struct Twin {
     ranges: Vec<f64>,
     seconds: f64,
     samples: usize,
-}
-
-/// How two networks agree on test samples, as a result that can be stored.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Agreed {
-    pub(super) difference: f64,
-    pub(super) largest: f64,
-    pub(super) samples: usize,
-    pub(super) clear: usize,
-    pub(super) same: usize,
 }
 
 impl Study {
@@ -386,13 +371,11 @@ impl Study {
     fn twin(&self, source: &Source, stack: &Stack<Cpu>, windows: &Windows) -> Result<Twin> {
         let start = Instant::now();
         let (mut experiment, mut network) = self.fuse(source, stack, windows)?;
-        let classes = network.values.last().map_or(0, |bias| bias.data.len());
-        let mut stack = network.build(&self.device, classes)?;
         let rule = windows.quantile.map_or(RangeRule::Largest, RangeRule::Quantile);
-        let (ranges, samples) = self.ranges(&experiment, &mut stack, rule)?;
-        network.set_ranges(&ranges);
-        experiment.model = network.model.clone();
-        let stack = network.build(&self.device, classes)?;
+        let (batch, options) = (experiment.train.batch.max(BATCH), self.options());
+        let (ranges, samples) =
+            mapping::fit_windows(&self.device, &mut experiment, &mut network, &options, batch, rule)?;
+        let stack = network.build(&self.device)?;
         let seconds = start.elapsed().as_secs_f64();
         let test = Split::test(&experiment, &self.options())?;
         Ok(Twin { experiment, stack, test, ranges, seconds, samples })
@@ -400,11 +383,10 @@ impl Study {
 
     /// Where the weights of a mapped network lie.
     fn mapped_path(&self, source: &Source, windows: &Windows) -> Result<PathBuf> {
-        let mut hasher = DefaultHasher::new();
-        serde_json::to_string(&(source, windows))?.hash(&mut hasher);
+        let hash = stable_hash(&serde_json::to_vec(&(source, windows))?);
         let trained = self.run_directory(&source.experiment);
         let name = trained.file_name().unwrap_or_default().to_string_lossy();
-        Ok(trained.with_file_name(format!("{name}-mapped-{:08x}", hasher.finish() as u32)).join("model.safetensors"))
+        Ok(trained.with_file_name(format!("{name}-mapped-{:08x}", hash as u32)).join("model.safetensors"))
     }
 
     fn store(&self, twin: &Twin, path: &Path) -> Result<()> {
@@ -421,7 +403,7 @@ impl Study {
             let (mut stack, test) = self.open_source(source)?;
             let mut twin = self.twin(source, &stack, windows)?;
             let (from, to) = ((&mut stack, &test), (&mut twin.stack, &twin.test));
-            let agreed = mapping::compare(&self.device, from, to, source.experiment.train.batch.max(BATCH), TIE)?;
+            let agreed = mapping::compare(&self.device, from, to, source.experiment.train.batch.max(BATCH))?;
             let before = self.pass(&source.experiment, &mut stack, &test)?;
             let after = self.pass(&twin.experiment, &mut twin.stack, &twin.test)?;
             self.store(&twin, &self.mapped_path(source, windows)?)?;
@@ -477,20 +459,13 @@ impl Study {
     }
 
     /// Compares the outputs of two trained networks on the test set.
-    pub(super) fn compare(&self, first: &Experiment, second: &Experiment) -> Result<Agreed> {
+    pub(super) fn compare(&self, first: &Experiment, second: &Experiment) -> Result<Agreement> {
         let source = Source::trained(second.clone());
         let job = Job { experiment: Some(first), source: Some(&source), ..self.job("comparison") };
         self.jobs.run(&job, || {
             let (mut stack, test) = self.open_source(&Source::trained(first.clone()))?;
             let (mut other, other_test) = self.open_source(&source)?;
-            let found = mapping::compare(&self.device, (&mut stack, &test), (&mut other, &other_test), BATCH, TIE)?;
-            Ok(Agreed {
-                difference: found.difference,
-                largest: found.largest,
-                samples: found.samples,
-                clear: found.clear,
-                same: found.same,
-            })
+            Ok(mapping::compare(&self.device, (&mut stack, &test), (&mut other, &other_test), BATCH)?)
         })
     }
 }

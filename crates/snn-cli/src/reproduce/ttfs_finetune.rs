@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use snn_core::backend::Memory as _;
+use snn_train::mapping::TIE;
 use snn_train::{Experiment, presets};
 
 use super::study::{Size, Study, cell};
 use super::ttfs_chain::{
-    Demand, LATENCY, Mapped, Outcome, SPIKES, Source, TIE, Tested, Tuned, Windows, demands_summary, demands_table,
+    Demand, LATENCY, Mapped, Outcome, SPIKES, Source, Tested, Tuned, Windows, demands_summary, demands_table,
     deviations, differ, experiment, jobs, over, studies, tuning,
 };
 use super::{command, publish};

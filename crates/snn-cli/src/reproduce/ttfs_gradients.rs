@@ -361,7 +361,7 @@ fn train(study: &Study, e: &Experiment) -> Result<Trained> {
     let device = &study.device;
     let (split, test) = (Split::train(e, &options(study))?, Split::test(e, &options(study))?);
     let stack: Stack<Cpu> = build_model(device, e, &split)?;
-    let mut both = SideBySide::new(device, &e.model, stack, split.source.classes(), &e.train)?;
+    let mut both = SideBySide::new(device, &e.model, stack, &e.train)?;
     let mut upload = Upload::new(device, split.pipeline.signal());
     let mut steps = Vec::new();
     let mut training = [None; 2];

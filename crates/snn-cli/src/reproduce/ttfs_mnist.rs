@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use snn_core::backend::Memory as _;
+use snn_train::mapping::Agreement;
 use snn_train::{Experiment, presets};
 
 use super::study::{Size, Study, cell, mean_series};
 use super::ttfs_chain::{
-    Agreed, Demand, LATENCY, Outcome, SPIKES, demands_summary, demands_table, deviations, differ, experiment, jobs,
-    number, over, studies,
+    Demand, LATENCY, Outcome, SPIKES, demands_summary, demands_table, deviations, differ, experiment, jobs, number,
+    over, studies,
 };
 use super::{command, publish};
 use crate::args::Reproduce;
@@ -53,7 +54,7 @@ struct Pair {
     experiments: [Experiment; 2],
     outcomes: [Outcome; 2],
     /// Of the outputs for the test set, after training.
-    agreed: Agreed,
+    agreed: Agreement,
 }
 
 pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {

@@ -469,9 +469,11 @@ fn spiking(ranges: &[f64], rule: &WindowRule) -> impl Fn(usize, &GoldenLayer) ->
 
 /// The windows of all layers as `[L, 3]`; `readout` is the last column of the last row.
 fn ranges<B: Backend>(device: &B, stack: &Stack<B>, readout: impl Fn(f64) -> f64) -> Result<Vec<f64>> {
-    let mut windows = ttfs::windows(&window_lengths(device, stack)?);
-    let [before, start, _] = ttfs::windows(&[&window_lengths(device, stack)?[..], &[0.0]].concat())[windows.len()];
-    windows.push([before, start, readout(start)]);
+    let lengths = window_lengths(device, stack)?;
+    let mut windows = ttfs::windows(&[&lengths[..], &[0.0]].concat());
+    if let Some([_, start, end]) = windows.last_mut() {
+        *end = readout(*start);
+    }
     Ok(windows.concat())
 }
 
@@ -622,19 +624,18 @@ fn map_and_run<B: Backend>(device: &B, case: &Case, relu: &Network, fit: &Array,
     let rule: WindowRule = case.option("window")?;
     let neuron = TtfsConfig { margin: rule.margin, growth: 0.0, ..TtfsConfig::default() };
     let mut network = mapping::to_spikes(relu, (low, high), &neuron)?;
-    let classes = network.values.last().map_or(0, |bias| bias.data.len());
     let scaled = |x: &Array| {
         let x01: Vec<f64> = x.data.iter().map(|v| (v - low) / (high - low)).collect();
         Ok::<_, anyhow::Error>(Activity::Values(rows(device, x, &x01)?))
     };
-    let mut stack = network.build(device, classes)?;
+    let mut stack = network.build(device)?;
     stack.forward(device, &scaled(fit)?, Pass::evaluate(0))?;
     let mut peaks = Vec::new();
     for first in stack.layers().filter_map(Layer::first_spikes) {
         peaks.push(host(device, &first.census.peaks)?.into_iter().fold(0.0, f64::max));
     }
     network.set_ranges(&peaks);
-    let mut stack = network.build(device, classes)?;
+    let mut stack = network.build(device)?;
     stack.forward(device, &scaled(test)?, Pass::evaluate(0))?;
     let (mut fired, mut neurons, mut earliness) = (vec![], vec![], vec![]);
     for layer in stack.layers() {
@@ -650,8 +651,7 @@ fn map_and_run<B: Backend>(device: &B, case: &Case, relu: &Network, fit: &Array,
 
 /// The outputs of a network of rectifiers.
 fn relu_logits<B: Backend>(device: &B, relu: &Network, test: &Array) -> Result<Vec<f64>> {
-    let classes = relu.values.last().map_or(0, |bias| bias.data.len());
-    let mut stack = relu.build(device, classes)?;
+    let mut stack = relu.build(device)?;
     stack.forward(device, &Activity::Values(rows(device, test, &test.data)?), Pass::evaluate(0))?;
     host(device, &stack.output().values("golden")?.data)
 }
@@ -754,11 +754,9 @@ fn keras_h5<B: Backend>(device: &B, case: &Case) -> Result<()> {
     let (fit, test) = (standard(case.array("fit_images_u8")?), standard(images));
     case.compare("relu_logits", &relu_logits(device, &relu, &test)?);
     // The assignment by names must find what the list of layers says.
-    let classes = relu.values.last().map_or(0, |bias| bias.data.len());
-    let mut assigned = Stack::build(device, &relu.model, relu.input, classes, 1)?;
+    let mut assigned = Stack::build(device, &relu.model, relu.input, relu.classes(), 1)?;
     interchange::keras::import(device, &mut assigned, &file, false)?;
-    if Network::of(device, &relu.model, &assigned)? != Network::of(device, &relu.model, &relu.build(device, classes)?)?
-    {
+    if Network::of(device, &relu.model, &assigned)? != Network::of(device, &relu.model, &relu.build(device)?)? {
         case.fail("weights assigned by layer names differ from those of the case's list".into());
     }
     let mapped = map_and_run(device, case, &relu, &fit, &test)?;
