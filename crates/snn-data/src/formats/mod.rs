@@ -1,5 +1,5 @@
-//! Readers of the published file formats, and a writer of one. Each refuses what its format does not allow and names the file, the place
-//! and the numbers; none believes a length before the bytes are there.
+//! Readers of the published file formats, and a writer of one. Each refuses what its format does not allow and names the
+//! file, the place and the numbers; none believes a length before the bytes are there.
 
 pub mod cifar;
 pub mod dvs;
