@@ -412,8 +412,7 @@ impl Network {
     pub fn set_ranges(&mut self, ranges: &[f64]) {
         let mut ranges = ranges.iter();
         for (i, layer) in self.model.layers.iter_mut().enumerate() {
-            let (LayerConfig::Dense { neuron, .. } | LayerConfig::Conv { neuron, .. }) = layer else { continue };
-            let NeuronConfig::Ttfs(config) = neuron else { continue };
+            let Some(config) = layer.ttfs_mut() else { continue };
             config.range = *ranges.next().expect("one range for each spiking layer");
             for window in self.values.iter_mut().filter(|v| v.layer == i && v.name == "window") {
                 window.data = vec![config.window()];

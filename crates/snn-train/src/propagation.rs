@@ -18,7 +18,7 @@ use nalgebra::{DMatrix, linalg::Schur};
 use snn_core::neurons::ttfs::{effective_weight, slope};
 use snn_core::{Activity, Backend, Pass, Real};
 
-use crate::config::{LayerConfig, ModelConfig, NeuronConfig, SlopeConfig, TrainConfig};
+use crate::config::{LayerConfig, ModelConfig, SlopeConfig, TrainConfig};
 use crate::error::{Error, Result};
 use crate::losses::{Loss, Scores};
 use crate::mapping::{Network, to_rectifiers};
@@ -90,7 +90,8 @@ impl EffectiveWeights {
 pub fn effective_weights(network: &Network) -> Vec<EffectiveWeights> {
     let of = |values: &crate::mapping::Values| {
         let width = values.shape.last().copied().unwrap_or(1).max(1);
-        let sloped = has_slope(&network.model, values.layer);
+        let neurons = network.model.layers.get(values.layer).and_then(LayerConfig::ttfs);
+        let sloped = neurons.is_some_and(|c| c.slope != SlopeConfig::One);
         let (slopes, weight) = if sloped {
             let column = |n: usize| slope(values.data.iter().skip(n).step_by(width).copied());
             let slopes: Vec<f64> = (0..width).map(column).collect();
@@ -103,26 +104,6 @@ pub fn effective_weights(network: &Network) -> Vec<EffectiveWeights> {
         EffectiveWeights { layer: values.layer, shape: values.shape.clone(), weight, slopes, sloped }
     };
     network.values.iter().filter(|v| v.name == "weight").map(of).collect()
-}
-
-/// The options of a layer whose neurons spike once.
-fn neuron(layer: &mut LayerConfig) -> Option<&mut crate::config::TtfsConfig> {
-    match layer {
-        LayerConfig::Dense { neuron: NeuronConfig::Ttfs(c), .. }
-        | LayerConfig::Conv { neuron: NeuronConfig::Ttfs(c), .. } => Some(c),
-        _ => None,
-    }
-}
-
-/// Whether the slope of a layer's neurons depends on its weights.
-fn has_slope(model: &ModelConfig, layer: usize) -> bool {
-    match model.layers.get(layer) {
-        Some(
-            LayerConfig::Dense { neuron: NeuronConfig::Ttfs(c), .. }
-            | LayerConfig::Conv { neuron: NeuronConfig::Ttfs(c), .. },
-        ) => c.slope != SlopeConfig::One,
-        _ => false,
-    }
 }
 
 /// The network of rectifiers whose weights are the effective weights of a single-spike network, and whose outputs are
@@ -147,7 +128,7 @@ pub fn twin(network: &Network) -> Result<Network> {
             }
         }
     }
-    even.model.layers.iter_mut().filter_map(neuron).for_each(|c| c.slope = SlopeConfig::One);
+    even.model.layers.iter_mut().filter_map(LayerConfig::ttfs_mut).for_each(|c| c.slope = SlopeConfig::One);
     to_rectifiers(&even)
 }
 

@@ -174,9 +174,7 @@ impl<B: Backend> Stack<B> {
                 }
             };
             make_up(device, &mut *built, outgoing.take())?;
-            if let LayerConfig::Dense { neuron: NeuronConfig::Ttfs(c), .. } = layer
-                && c.slope == SlopeConfig::AlphaSmart
-            {
+            if layer.ttfs().is_some_and(|c| c.slope == SlopeConfig::AlphaSmart) {
                 outgoing = weight_of(&mut *built).map(|w| ttfs::rectifiers_to_currents(device, w)).transpose()?;
             }
             signal = built.output_signal();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use snn_core::backend::Memory as _;
 use snn_cpu::Cpu;
 use snn_data::formats::keras as keras_file;
-use snn_train::config::{Keep, LayerConfig, ModelConfig, NeuronConfig, TtfsConfig};
+use snn_train::config::{Keep, LayerConfig, ModelConfig, TtfsConfig};
 use snn_train::interchange::keras;
 use snn_train::mapping::{self, Agreement, Network, RangeRule};
 use snn_train::presets;
@@ -489,11 +489,7 @@ pub(super) fn tuning(preset: Experiment, mapped: &Mapped) -> Result<Experiment> 
 
 /// The neurons that spike once, layer by layer, to be changed.
 pub(super) fn neurons(model: &mut ModelConfig) -> impl Iterator<Item = &mut TtfsConfig> {
-    model.layers.iter_mut().filter_map(|layer| match layer {
-        LayerConfig::Dense { neuron: NeuronConfig::Ttfs(c), .. }
-        | LayerConfig::Conv { neuron: NeuronConfig::Ttfs(c), .. } => Some(c),
-        _ => None,
-    })
+    model.layers.iter_mut().filter_map(LayerConfig::ttfs_mut)
 }
 
 /// Something that must hold.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use snn_core::backend::TrainReadout;
 use snn_core::neurons::ttfs::Grid;
 
-use super::neurons::{EventConfig, FilterConfig, NeuronConfig, NoOptions};
+use super::neurons::{EventConfig, FilterConfig, NeuronConfig, NoOptions, TtfsConfig};
 use super::{out_of_range, tenth};
 use crate::error::{Error, Result};
 
@@ -206,6 +206,27 @@ fn one() -> usize {
 }
 
 impl LayerConfig {
+    /// The options of the layer's neurons, if they spike at most once.
+    #[must_use]
+    pub fn ttfs(&self) -> Option<&TtfsConfig> {
+        match self {
+            Self::Dense { neuron: NeuronConfig::Ttfs(c), .. } | Self::Conv { neuron: NeuronConfig::Ttfs(c), .. } => {
+                Some(c)
+            }
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn ttfs_mut(&mut self) -> Option<&mut TtfsConfig> {
+        match self {
+            Self::Dense { neuron: NeuronConfig::Ttfs(c), .. } | Self::Conv { neuron: NeuronConfig::Ttfs(c), .. } => {
+                Some(c)
+            }
+            _ => None,
+        }
+    }
+
     /// A dense layer with a bias and nothing special.
     #[must_use]
     pub fn dense(width: usize, neuron: NeuronConfig, init: Init) -> Self {
