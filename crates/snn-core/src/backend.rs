@@ -11,6 +11,8 @@
 use std::fmt::Debug;
 
 use crate::error::Result;
+use crate::fit::{Raster, VanRossum};
+use crate::neurons::alif::AlifNeuron;
 use crate::neurons::block::BlockNeuron;
 use crate::neurons::cuba::CubaNeuron;
 use crate::neurons::event::EventNeuron;
@@ -146,12 +148,12 @@ pub trait SpikeMemory: Memory {
     /// [`Error::Shape`](crate::Error::Shape) if the sizes differ.
     fn add_spikes(&self, a: &Self::Spikes, b: &Self::Spikes, out: &mut Self::Spikes) -> Result<()>;
 
-    /// `out[b, t] = spikes[b, t - 1]`, nothing at step 0: what a recurrent connection carries.
+    /// `out[b, t] = spikes[b, t - late]`, nothing before step `late`: what a recurrent connection carries.
     ///
     /// # Errors
     ///
     /// If the device has no memory left.
-    fn delay_spikes(&self, spikes: &Self::Spikes, out: &mut Self::Spikes) -> Result<()>;
+    fn delay_spikes(&self, spikes: &Self::Spikes, late: usize, out: &mut Self::Spikes) -> Result<()>;
 }
 
 /// A dense matrix product `c = op(a) op(b) (+ c)`, row-major.
@@ -362,6 +364,32 @@ pub trait LinAlg: SpikeMemory {
     ///
     /// See [`LinAlg::gemm`].
     fn delay(&self, lanes: Lanes, x: &Self::Buffer<Self::Real>, out: &mut Self::Buffer<Self::Real>) -> Result<()>;
+
+    /// The last `taps` steps of every input side by side: `out[b, t, i, d] = x[b, t - d, i]`, 0 before step 0.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn unfold_steps(
+        &self,
+        lanes: Lanes,
+        taps: usize,
+        x: &Self::Buffer<Self::Real>,
+        out: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// The adjoint of [`LinAlg::unfold_steps`]: `out[b, t, i]` is the sum over d of `x[b, t + d, i, d]`.
+    ///
+    /// # Errors
+    ///
+    /// See [`LinAlg::gemm`].
+    fn fold_steps(
+        &self,
+        lanes: Lanes,
+        taps: usize,
+        x: &Self::Buffer<Self::Real>,
+        out: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
 
     /// The adjoint of [`LinAlg::delay`], in place: `x[b, t, :] = x[b, t + 1, :]`, 0 at the last step.
     ///
@@ -1095,6 +1123,149 @@ pub trait DelayOps: SpikeMemory {
     fn clamp(&self, low: f64, high: f64, x: &mut Self::Buffer<Self::Real>) -> Result<()>;
 }
 
+/// What adaptive neurons are stored as: a number for each neuron, clipped by [`AlifNeuron::limits`] when it is used.
+#[derive(Debug)]
+pub struct AlifParameters<'a, M: Memory> {
+    /// Decay of the membrane per step, `[N]`.
+    pub beta: &'a M::Buffer<M::Real>,
+    /// Decay p of the adaptation per step, `[N]`.
+    pub decay: &'a M::Buffer<M::Real>,
+    /// Strength b of the adaptation, `[N]`.
+    pub strength: &'a M::Buffer<M::Real>,
+    /// Recurrent weights `[N, N]`, source by target; exactly if the neuron is recurrent.
+    pub recurrent: Option<&'a M::Buffer<M::Real>>,
+}
+
+impl<M: Memory> Clone for AlifParameters<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: Memory> Copy for AlifParameters<'_, M> {}
+
+/// Where the adjoint of adaptive neurons puts its gradients, and the incoming one on the membrane.
+///
+/// Gradients on parameters are those of the stored numbers, summed over the batch; they are 0 for a neuron that does not
+/// adapt.
+#[derive(Debug)]
+pub struct AlifGrad<'a, M: Memory> {
+    /// Incoming gradient on the state, `[B, T, N]`, if it was used.
+    pub membrane: Option<&'a M::Buffer<M::Real>>,
+    /// Receives the gradient on the current summed over time, `[B, N]`.
+    pub current_sum: Option<&'a mut M::Buffer<M::Real>>,
+    /// Receives the gradient on beta, `[N]`.
+    pub beta: Option<&'a mut M::Buffer<M::Real>>,
+    /// Receives the gradient on p, `[N]`.
+    pub decay: Option<&'a mut M::Buffer<M::Real>>,
+    /// Receives the gradient on b, `[N]`.
+    pub strength: Option<&'a mut M::Buffer<M::Real>>,
+}
+
+impl<M: Memory> Default for AlifGrad<'_, M> {
+    fn default() -> Self {
+        Self { membrane: None, current_sum: None, beta: None, decay: None, strength: None }
+    }
+}
+
+/// Adaptive neurons with a refractory period; maths in [`crate::neurons::alif`].
+pub trait AlifOps: SpikeMemory {
+    /// Runs the neurons: `state` enters as the current and leaves as the membrane, that of the block model if the
+    /// gradient is that of blocks. The spikes are the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`](crate::Error::Shape) if a buffer does not fit, as for all operations below.
+    fn alif_forward(
+        &self,
+        neuron: &AlifNeuron,
+        lanes: Lanes,
+        parameters: AlifParameters<'_, Self>,
+        state: &mut Self::Buffer<Self::Real>,
+        spikes: &mut Self::Spikes,
+    ) -> Result<()>;
+
+    /// Runs the adjoint: `grad` enters as the gradient on the spikes and leaves as the gradient on the current. That on
+    /// recurrent weights is [`LinAlg::spikes_gemm_weight_grad`] of the spikes delayed by
+    /// [`block`](AlifNeuron::block) steps.
+    ///
+    /// # Errors
+    ///
+    /// See [`AlifOps::alif_forward`].
+    fn alif_backward(
+        &self,
+        neuron: &AlifNeuron,
+        lanes: Lanes,
+        parameters: AlifParameters<'_, Self>,
+        state: &Self::Buffer<Self::Real>,
+        grad: &mut Self::Buffer<Self::Real>,
+        grads: AlifGrad<'_, Self>,
+    ) -> Result<()>;
+
+    /// The threshold of every step, `[B, T, N]`, from the state.
+    ///
+    /// # Errors
+    ///
+    /// See [`AlifOps::alif_forward`].
+    fn alif_thresholds(
+        &self,
+        neuron: &AlifNeuron,
+        lanes: Lanes,
+        parameters: AlifParameters<'_, Self>,
+        state: &Self::Buffer<Self::Real>,
+        thresholds: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+}
+
+/// What fitting recorded neurons needs beside the neurons: every neuron has an input and a target of its own, so that
+/// many cells are one batch; maths in [`crate::fit`].
+pub trait FitOps: SpikeMemory {
+    /// The current of every neuron from the last `taps` steps of its own input:
+    /// `out[b,t,n] = bias[n] + sum over d of weight[d,n] x[b,t-d,n]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`](crate::Error::Shape) if a buffer does not fit, as for all operations below.
+    fn own_current(
+        &self,
+        lanes: Lanes,
+        x: &Self::Buffer<Self::Real>,
+        weight: &Self::Buffer<Self::Real>,
+        bias: &Self::Buffer<Self::Real>,
+        out: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// The gradients of [`FitOps::own_current`] on weight `[taps, N]` and bias `[N]` from that on the current.
+    ///
+    /// # Errors
+    ///
+    /// See [`FitOps::own_current`].
+    fn own_current_grad(
+        &self,
+        lanes: Lanes,
+        x: &Self::Buffer<Self::Real>,
+        grad: &Self::Buffer<Self::Real>,
+        grad_weight: &mut Self::Buffer<Self::Real>,
+        grad_bias: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+
+    /// The van Rossum distance of every neuron's spikes from its target's, over the whole batch, `distance [N]`, and the
+    /// gradient of each neuron's distance on its spikes, `grad [B, T, N]`; that of distance 0 is 0.
+    ///
+    /// # Errors
+    ///
+    /// See [`FitOps::own_current`].
+    fn van_rossum(
+        &self,
+        filter: &VanRossum,
+        raster: Raster,
+        spikes: &Self::Spikes,
+        target: &Self::Spikes,
+        distance: &mut Self::Buffer<Self::Real>,
+        grad: &mut Self::Buffer<Self::Real>,
+    ) -> Result<()>;
+}
+
 /// How spike trains become one value per neuron.
 ///
 /// The class of a sample is that of the largest value.
@@ -1509,11 +1680,11 @@ pub trait Optimise: Memory {
 ///
 /// A new neuron family adds its trait here and nothing else changes.
 pub trait Backend:
-    LinAlg + DelayOps + LifOps + BlockOps + ParaLifOps + CubaOps + EventOps + TtfsOps + Optimise
+    LinAlg + DelayOps + LifOps + BlockOps + ParaLifOps + CubaOps + AlifOps + FitOps + EventOps + TtfsOps + Optimise
 {
 }
 
 impl<B> Backend for B where
-    B: LinAlg + DelayOps + LifOps + BlockOps + ParaLifOps + CubaOps + EventOps + TtfsOps + Optimise
+    B: LinAlg + DelayOps + LifOps + BlockOps + ParaLifOps + CubaOps + AlifOps + FitOps + EventOps + TtfsOps + Optimise
 {
 }

@@ -12,6 +12,7 @@
 
 pub mod backend;
 pub mod error;
+pub mod fit;
 pub mod layer;
 pub mod neurons;
 pub mod random;

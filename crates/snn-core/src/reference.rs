@@ -4,9 +4,11 @@
 //! [`Dual`](crate::Dual) numbers the exact directional derivative of a whole model, surrogates included, because its
 //! spikes are dense arrays of the scalar and carry derivatives along. It is slow on purpose.
 
+mod alif;
 mod cuba;
 mod delays;
 mod event;
+mod fit;
 mod paralif;
 mod ttfs;
 
@@ -103,10 +105,13 @@ impl<R: Real> SpikeMemory for Reference<R> {
         let per_sample = (spikes.lanes.steps * spikes.lanes.width).max(1);
         Ok(spikes.values.chunks(per_sample).map(|c| c.iter().map(|x| x.value() as u32).sum()).collect())
     }
-    fn delay_spikes(&self, spikes: &DenseSpikes<R>, out: &mut DenseSpikes<R>) -> Result<()> {
-        let mut values = vec![R::ZERO; spikes.values.len()];
-        self.delay(spikes.lanes, &spikes.values, &mut values)?;
-        *out = DenseSpikes { lanes: spikes.lanes, values };
+    fn delay_spikes(&self, spikes: &DenseSpikes<R>, late: usize, out: &mut DenseSpikes<R>) -> Result<()> {
+        let lanes = spikes.lanes;
+        let at = |i: usize| match i / lanes.width % lanes.steps >= late {
+            true => spikes.values[i - late * lanes.width],
+            false => R::ZERO,
+        };
+        *out = DenseSpikes { lanes, values: (0..lanes.len()).map(at).collect() };
         Ok(())
     }
     fn add_spikes(&self, a: &DenseSpikes<R>, b: &DenseSpikes<R>, out: &mut DenseSpikes<R>) -> Result<()> {
@@ -249,6 +254,29 @@ impl<R: Real> LinAlg for Reference<R> {
         for i in 0..lanes.len() {
             let step = i / lanes.width % lanes.steps;
             out[i] = if step > 0 { x[i - lanes.width] } else { R::ZERO };
+        }
+        Ok(())
+    }
+
+    fn unfold_steps(&self, lanes: Lanes, taps: usize, x: &Vec<R>, out: &mut Vec<R>) -> Result<()> {
+        check_len("unfold_steps", "x", x.len(), lanes.len())?;
+        check_len("unfold_steps", "out", out.len(), lanes.len() * taps)?;
+        for (i, out) in out.chunks_mut(taps.max(1)).enumerate() {
+            let step = i / lanes.width % lanes.steps;
+            for (d, out) in out.iter_mut().enumerate() {
+                *out = if d <= step { x[i - d * lanes.width] } else { R::ZERO };
+            }
+        }
+        Ok(())
+    }
+
+    fn fold_steps(&self, lanes: Lanes, taps: usize, x: &Vec<R>, out: &mut Vec<R>) -> Result<()> {
+        check_len("fold_steps", "x", x.len(), lanes.len() * taps)?;
+        check_len("fold_steps", "out", out.len(), lanes.len())?;
+        for (i, out) in out.iter_mut().enumerate() {
+            let step = i / lanes.width % lanes.steps;
+            let later = (0..taps.min(lanes.steps - step)).map(|d| x[(i + d * lanes.width) * taps + d]);
+            *out = later.fold(R::ZERO, |sum, x| sum + x);
         }
         Ok(())
     }

@@ -9,6 +9,7 @@
 
 pub mod conv;
 pub mod delays;
+pub mod fit;
 pub mod limits;
 pub mod linalg;
 mod math;

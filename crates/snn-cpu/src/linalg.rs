@@ -261,6 +261,38 @@ impl LinAlg for Cpu {
         Ok(())
     }
 
+    fn unfold_steps(&self, lanes: Lanes, taps: usize, x: &Vec<f32>, out: &mut Vec<f32>) -> Result<()> {
+        check_len("unfold_steps", "x", x.len(), lanes.len())?;
+        check_len("unfold_steps", "out", out.len(), lanes.len() * taps)?;
+        let (row, width) = ((lanes.width * taps).max(1), lanes.width);
+        self.install(|| {
+            out.par_chunks_mut(row).with_min_len(16).enumerate().for_each(|(at, out)| {
+                let step = at % lanes.steps;
+                for (i, out) in out.chunks_mut(taps).enumerate() {
+                    for (d, out) in out.iter_mut().enumerate() {
+                        *out = if d <= step { x[(at - d) * width + i] } else { 0.0 };
+                    }
+                }
+            });
+        });
+        Ok(())
+    }
+
+    fn fold_steps(&self, lanes: Lanes, taps: usize, x: &Vec<f32>, out: &mut Vec<f32>) -> Result<()> {
+        check_len("fold_steps", "x", x.len(), lanes.len() * taps)?;
+        check_len("fold_steps", "out", out.len(), lanes.len())?;
+        let width = lanes.width.max(1);
+        self.install(|| {
+            out.par_chunks_mut(width).with_min_len(16).enumerate().for_each(|(at, out)| {
+                let later = taps.min(lanes.steps - at % lanes.steps);
+                for (i, out) in out.iter_mut().enumerate() {
+                    *out = (0..later).map(|d| x[((at + d) * width + i) * taps + d]).sum();
+                }
+            });
+        });
+        Ok(())
+    }
+
     fn advance(&self, lanes: Lanes, x: &mut Vec<f32>) -> Result<()> {
         check_len("advance", "x", x.len(), lanes.len())?;
         let sample = (lanes.steps * lanes.width).max(1);

@@ -21,6 +21,17 @@ pub(crate) fn exp(x: f32) -> f32 {
     p * f32::from_bits((shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127)) << 23)
 }
 
+/// The multi-Gaussian surrogate (SUR-3) with [`exp`].
+#[inline(always)]
+pub(crate) fn multi_gaussian(height: f64, width: f64, gain: f64, u: f32) -> f32 {
+    let bell = |mean: f64, deviation: f64, factor: f64| {
+        let d = (u - mean as f32) * (1.0 / deviation) as f32;
+        exp(-0.5 * (d * d)) * (factor / ((2.0 * std::f64::consts::PI).sqrt() * deviation)) as f32
+    };
+    let sides = bell(width, 6.0 * width, gain * height) + bell(-width, 6.0 * width, gain * height);
+    bell(0.0, width, gain * (1.0 + height)) - sides
+}
+
 /// The logistic function.
 #[inline(always)]
 pub(crate) fn sigmoid(x: f32) -> f32 {
@@ -93,9 +104,21 @@ fn philox_side(start: [u32; 4], mut key: [u32; 2], at: u32) -> [[u32; SIDE]; 4] 
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use snn_core::Surrogate;
 
     fn ulps(got: f32, want: f64) -> f64 {
         (f64::from(got) - want).abs() / (want.abs().max(f64::from(f32::MIN_POSITIVE)) * f64::from(f32::EPSILON))
+    }
+
+    #[test]
+    fn the_multi_gaussian_is_the_surrogate() {
+        for i in -4000..4000 {
+            let u = i as f32 * 2e-3;
+            let want = Surrogate::MULTI_GAUSSIAN.slope(f64::from(u));
+            let got = multi_gaussian(0.15, 0.5, 0.5, u);
+            assert!((f64::from(got) - want).abs() < 2e-7, "{u}: {got} against {want}");
+        }
+        assert_eq!(multi_gaussian(0.15, 0.5, 0.5, 1e20), 0.0);
     }
 
     proptest! {

@@ -223,14 +223,15 @@ impl SpikeMemory for Cpu {
     fn add_spikes(&self, a: &Spikes, b: &Spikes, out: &mut Spikes) -> Result<()> {
         out.merge(a, b)
     }
-    fn delay_spikes(&self, spikes: &Spikes, out: &mut Spikes) -> Result<()> {
+    fn delay_spikes(&self, spikes: &Spikes, late: usize, out: &mut Spikes) -> Result<()> {
         let lanes = spikes.lanes();
-        let kept = |row: usize| !row.is_multiple_of(lanes.steps);
-        let lengths = (0..lanes.rows()).map(|row| if kept(row) { spikes.row(row - 1).len() } else { 0 });
+        let late = late.min(lanes.steps);
+        let kept = |row: usize| row % lanes.steps >= late;
+        let lengths = (0..lanes.rows()).map(|row| if kept(row) { spikes.row(row - late).len() } else { 0 });
         let (_, mut units) = out.reserve(lanes, lengths);
-        // The rows of a sample, all but the last, lie together.
+        // The rows of a sample, all but the last ones, lie together.
         for rows in (0..lanes.rows()).step_by(lanes.steps.max(1)) {
-            let from = spikes.offsets()[rows]..spikes.offsets()[rows + lanes.steps - 1];
+            let from = spikes.offsets()[rows]..spikes.offsets()[rows + lanes.steps - late];
             let (head, tail) = units.split_at_mut(from.len());
             head.copy_from_slice(&spikes.units()[from]);
             units = tail;

@@ -3,10 +3,12 @@
 
 use proptest::prelude::*;
 use snn_core::backend::{
-    BlockOps, ChannelNorm, CubaOps, CubaParameters, DecayMap, DelayKernel, DelayOps, Delays, EventOps, FilterGrad,
-    Filters, Fire, Gemm, Leak, LeakGrad, LifOps, LinAlg, Memory, Noise, Optimise, ParaLifOps, Recurrent, SpikeMemory,
-    TimeReduction, TtfsOps, Update, UpdateRule, UpdateSlot,
+    AlifGrad, AlifOps, AlifParameters, BlockOps, ChannelNorm, CubaOps, CubaParameters, DecayMap, DelayKernel, DelayOps,
+    Delays, EventOps, FilterGrad, Filters, Fire, FitOps, Gemm, Leak, LeakGrad, LifOps, LinAlg, Memory, Noise, Optimise,
+    ParaLifOps, Recurrent, SpikeMemory, TimeReduction, TtfsOps, Update, UpdateRule, UpdateSlot,
 };
+use snn_core::fit::{Raster, VanRossum};
+use snn_core::neurons::alif::{AlifGradient, AlifNeuron, Limits};
 use snn_core::neurons::block::{self, BlockNeuron};
 use snn_core::neurons::cuba::{CubaNeuron, Recurrence};
 use snn_core::neurons::event::EventNeuron;
@@ -310,6 +312,7 @@ fn everything(cpu: &Cpu) -> Vec<(String, Vec<u32>)> {
 
     dense_products(cpu, &mut inputs, &mut keep);
     filtered(cpu, &mut inputs, &mut keep);
+    adaptive(cpu, &mut inputs, &mut keep);
     networks(cpu, &mut inputs, &mut keep);
     continuous(cpu, &mut inputs, &mut keep);
 
@@ -437,9 +440,46 @@ fn filtered(cpu: &Cpu, inputs: &mut Inputs, keep: &mut impl FnMut(String, &[f32]
         let trace = Some(&synaptic);
         cpu.cuba_backward(&neuron, lanes, parameters, &state, trace, &mut g, places(&mut rows)).unwrap();
         let mut late = cpu.spikes();
-        cpu.delay_spikes(&spikes, &mut late).unwrap();
+        cpu.delay_spikes(&spikes, 1, &mut late).unwrap();
         keep(format!("cuba {recurrence:?} spikes"), &late.to_dense::<f32>());
         rows.iter().chain([&state, &g, &synaptic]).for_each(|x| keep(format!("cuba {recurrence:?}"), x));
+    }
+}
+
+/// Adaptive neurons with every gradient, and what fitting needs.
+fn adaptive(cpu: &Cpu, inputs: &mut Inputs, keep: &mut impl FnMut(String, &[f32])) {
+    let lanes = Lanes::new(5, 43, 150);
+    let (beta, decay) = (inputs.uniform(lanes.width, 0.5, 1.0), inputs.uniform(lanes.width, 0.0, 0.99));
+    let strength = inputs.uniform(lanes.width, 0.0, 1.2);
+    let weight = inputs.uniform(lanes.width * lanes.width, -0.05, 0.05);
+    let (current, grad) = (inputs.uniform(lanes.len(), -0.5, 0.9), inputs.uniform(lanes.len(), -1.0, 1.0));
+    let gradients = [
+        AlifGradient::Steps { spikes: Path::Attached, adaptation: Path::Attached },
+        AlifGradient::Steps { spikes: Path::Detached, adaptation: Path::Attached },
+        AlifGradient::Blocks { spikes: Path::Detached },
+    ];
+    for gradient in gradients {
+        let (surrogate, limits) = (Surrogate::MULTI_GAUSSIAN, Limits::PUBLISHED);
+        let neuron = AlifNeuron { surrogate, refractory: 4, adapts: true, recurrent: true, gradient, limits };
+        let parameters = AlifParameters { beta: &beta, decay: &decay, strength: &strength, recurrent: Some(&weight) };
+        let (mut state, mut spikes, mut g) = (current.clone(), cpu.spikes(), grad.clone());
+        cpu.alif_forward(&neuron, lanes, parameters, &mut state, &mut spikes).unwrap();
+        let mut places = [(); 3].map(|()| vec![0.0; lanes.width]);
+        let [on_beta, on_decay, on_strength] = &mut places;
+        let grads =
+            AlifGrad { beta: Some(on_beta), decay: Some(on_decay), strength: Some(on_strength), ..AlifGrad::default() };
+        cpu.alif_backward(&neuron, lanes, parameters, &state, &mut g, grads).unwrap();
+        let name = format!("{gradient:?}");
+        keep(format!("{name} spikes"), &spikes.to_dense::<f32>());
+        places.iter().chain([&state, &g]).for_each(|x| keep(name.clone(), x));
+        let (mut distance, mut on_spikes) = (vec![0.0; lanes.width], vec![0.0; lanes.len()]);
+        let target = inputs.spikes(lanes, 0.1);
+        let filter = VanRossum { tau: 10.0, dt: 0.1 };
+        cpu.van_rossum(&filter, Raster::Spread(1), &spikes, &target, &mut distance, &mut on_spikes).unwrap();
+        [&distance, &on_spikes].iter().for_each(|x| keep(format!("{name} distance"), x));
+        let (mut on_weight, mut on_bias) = (vec![0.0; 3 * lanes.width], vec![0.0; lanes.width]);
+        cpu.own_current_grad(lanes, &current, &g, &mut on_weight, &mut on_bias).unwrap();
+        [&on_weight, &on_bias].iter().for_each(|x| keep(format!("{name} own weights"), x));
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every family has the model itself (generic over [`Real`], so dual numbers give its exact
 //! derivative with surrogates) and the adjoint that the fast backends implement.
 
+pub mod alif;
 pub mod block;
 pub mod cuba;
 pub mod event;

@@ -3,6 +3,10 @@
 //!
 //! Sizes are odd on purpose: 1, 31, 33, 257 sit beside vector widths and tiles.
 
+mod alif;
+
+pub use alif::{alif_matches_reference, fitting_matches_reference};
+
 use super::{Inputs, assert_close, wide};
 use crate::backend::{
     Census, ChannelNorm, CubaParameters, DecayMap, DelayKernel, Delays, FilterGrad, Filters, Fire, Gemm, Leak,
@@ -659,9 +663,9 @@ pub fn cuba_matches_reference<B: Backend>(device: &B) {
                     let got = device.download_spikes(&spikes).unwrap();
                     assert_eq!(got.to_dense::<f64>(), spikes_ref.values, "{what}: spikes");
                     let mut late = device.spikes();
-                    device.delay_spikes(&spikes, &mut late).unwrap();
+                    device.delay_spikes(&spikes, 1, &mut late).unwrap();
                     let mut late_ref = crate::backend::SpikeMemory::spikes(r);
-                    crate::backend::SpikeMemory::delay_spikes(r, &spikes_ref, &mut late_ref).unwrap();
+                    crate::backend::SpikeMemory::delay_spikes(r, &spikes_ref, 1, &mut late_ref).unwrap();
                     assert_eq!(device.download_spikes(&late).unwrap().to_dense::<f64>(), late_ref.values, "{what}");
                 }
                 let mut rows = LaneGrads::new(&pair, lanes);
@@ -1121,6 +1125,8 @@ macro_rules! backend_suite {
             neurons_match_reference,
             paralif_matches_reference,
             cuba_matches_reference,
+            alif_matches_reference,
+            fitting_matches_reference,
             event_neurons_match_reference,
             ttfs_matches_reference,
             train_operations_match_reference,

@@ -9,12 +9,9 @@ use snn_core::neurons::cuba::{CubaNeuron, Recurrence};
 use snn_core::{Lanes, Spikes};
 
 use super::filters::{Decays, LaneGrads, add_product_row, add_row, lane_grads, subtract_row, thresholds};
-use super::{pack_row, slope_row, spikes_from_bits, words};
+use super::{pack_row, slope_row, spikes_from_bits, transposed_product, words};
 use crate::memory::Cpu;
 use crate::simd;
-
-/// Sources that a column of the transposed product takes at a time: its sums stay in registers.
-const COLUMN: usize = 64;
 
 /// A population, checked and spelled out.
 #[derive(Debug)]
@@ -334,29 +331,6 @@ fn beta_row(gain: &[f32], gu: &[f32], u: &[f32], past: &[f32], out: &mut [f32]) 
     let (gain, gu, u, past) = (&gain[..n], &gu[..n], &u[..n], &past[..n]);
     for k in 0..n {
         out[k] += gu[k] * (past[k] - u[k]) / gain[k];
-    }
-}
-
-/// `out[m] = sum over n of q[n] rows[n, m]`, a column of sums at a time.
-#[inline(always)]
-fn transposed_product(rows: &[f32], q: &[f32], out: &mut [f32]) {
-    let width = q.len();
-    for (at, out) in (0..width).step_by(COLUMN).zip(out.chunks_mut(COLUMN)) {
-        let mut sums = [0.0_f32; COLUMN];
-        if out.len() == COLUMN {
-            for (n, &q) in q.iter().enumerate() {
-                let row = &rows[n * width + at..][..COLUMN];
-                for k in 0..COLUMN {
-                    sums[k] += q * row[k];
-                }
-            }
-        } else {
-            for (n, &q) in q.iter().enumerate() {
-                let row = &rows[n * width + at..][..out.len()];
-                sums.iter_mut().zip(row).for_each(|(sum, w)| *sum += q * w);
-            }
-        }
-        out.copy_from_slice(&sums[..out.len()]);
     }
 }
 

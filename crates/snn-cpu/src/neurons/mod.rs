@@ -1,5 +1,6 @@
 //! Fused linear-time scans of the neuron families, forward and reverse: one file each, as in [`snn_core::neurons`].
 
+pub mod alif;
 pub mod block;
 pub mod cuba;
 pub mod event;
@@ -202,14 +203,22 @@ pub(crate) fn two_rows(state: &mut [f32], width: usize, t: usize, at: usize, end
 /// Runs `$body` with the surrogate's slope as a closure, so that each surrogate gets its own vectorised loop.
 ///
 /// Every arm names its variant anew inside the closure: a variant that came in by a capture would be looked up in the
-/// loop, and no loop with that branch in it is vectorised.
+/// loop, and no loop with that branch in it is vectorised. The Gaussians go without the library's exponential, which is
+/// a call.
 macro_rules! with_slope {
     ($surrogate:expr, $slope:ident => $body:expr) => {
         with_slope!(@arms $surrogate, $slope => $body,
-            FastSigmoid { scale }, Boxcar { half_width }, MultiGaussian { height, width, gain }, Arctan { alpha })
+            FastSigmoid { scale }, Boxcar { half_width }, Arctan { alpha })
     };
     (@arms $surrogate:expr, $slope:ident => $body:expr, $($variant:ident { $($field:ident),* }),*) => {
         match $surrogate {
+            snn_core::Surrogate::MultiGaussian { height, width, gain } => {
+                let $slope = $crate::neurons::slope_fn(
+                    #[inline(always)]
+                    move |u| $crate::math::multi_gaussian(height, width, gain, u),
+                );
+                $body
+            }
             $(snn_core::Surrogate::$variant { $($field),* } => {
                 let $slope = $crate::neurons::slope_fn(
                     #[inline(always)]
@@ -245,6 +254,32 @@ pub(crate) fn spikes_from_times(cpu: &Cpu, lanes: Lanes, times: &[u32], out: &mu
             }
         }
     });
+}
+
+/// Sources that a column of the transposed product takes at a time: its sums stay in registers.
+const COLUMN: usize = 64;
+
+/// `out[m] = sum over n of q[n] rows[n, m]`, a column of sums at a time.
+#[inline(always)]
+pub(crate) fn transposed_product(rows: &[f32], q: &[f32], out: &mut [f32]) {
+    let width = q.len();
+    for (at, out) in (0..width).step_by(COLUMN).zip(out.chunks_mut(COLUMN)) {
+        let mut sums = [0.0_f32; COLUMN];
+        if out.len() == COLUMN {
+            for (n, &q) in q.iter().enumerate() {
+                let row = &rows[n * width + at..][..COLUMN];
+                for k in 0..COLUMN {
+                    sums[k] += q * row[k];
+                }
+            }
+        } else {
+            for (n, &q) in q.iter().enumerate() {
+                let row = &rows[n * width + at..][..out.len()];
+                sums.iter_mut().zip(row).for_each(|(sum, w)| *sum += q * w);
+            }
+        }
+        out.copy_from_slice(&sums[..out.len()]);
+    }
 }
 
 /// Words of one row of spike bits.

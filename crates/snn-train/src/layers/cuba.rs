@@ -90,7 +90,7 @@ impl<B: Backend> Cell<B> for CubaCell<B> {
         let synaptic = traced.then_some(&mut self.synaptic);
         device.cuba_forward(&self.neuron, lanes, parameters, state, synaptic, spikes)?;
         match self.neuron.recurrence {
-            Recurrence::Spike if training => device.delay_spikes(spikes, &mut self.late),
+            Recurrence::Spike if training => device.delay_spikes(spikes, 1, &mut self.late),
             Recurrence::Relu if training => {
                 device.resize(&mut self.scratch, lanes.len())?;
                 device.resize(&mut self.late_values, lanes.len())?;
