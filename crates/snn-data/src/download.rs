@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::archive::{is_gzip, open_unpacked};
+use crate::ephys::allen;
 use crate::error::{Error, Result};
 use crate::formats::keras;
 use crate::progress::Progress;
@@ -76,6 +77,8 @@ pub struct Downloaded {
 
 /// Makes sure that the verified files of a public data set are in `data_dir/downloads/`.
 ///
+/// Of recordings those cells are fetched that the registry lists; [`crate::ephys::allen::download`] fetches others.
+///
 /// Weights of a published model are copied there from [`DownloadOptions::mirror`], a file or a folder, and can be read.
 ///
 /// # Errors
@@ -86,6 +89,9 @@ pub struct Downloaded {
 pub fn download(name: &str, options: &DownloadOptions, progress: &mut dyn Progress) -> Result<Downloaded> {
     if let Some(weights) = registry::weights().iter().find(|w| w.name == name) {
         return take_weights(weights, options, progress);
+    }
+    if let Some(recordings) = allen::find(name) {
+        return allen::download(recordings, &allen::Wanted::Listed(recordings.cells.clone()), options, progress);
     }
     download_set(registry::find(name)?, options, progress)
 }
@@ -336,18 +342,8 @@ impl Fetcher<'_> {
     }
 
     fn client(&mut self) -> Result<Client> {
-        static PROVIDER: Once = Once::new();
-        // Fails only if somebody else has installed a provider, which will do as well.
-        PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
         if self.client.is_none() {
-            let client = Client::builder()
-                .user_agent(concat!("snn-data/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(Duration::from_secs(20))
-                // No limit on the whole: a gigabyte on a slow line takes its time.
-                .timeout(None)
-                .build();
-            let failed = |e: reqwest::Error| Error::Download { file: self.set.name.clone(), reason: chain(&e) };
-            self.client = Some(client.map_err(failed)?);
+            self.client = Some(client(&self.set.name)?);
         }
         Ok(self.client.clone().expect("made above"))
     }
@@ -371,12 +367,26 @@ impl Fetcher<'_> {
     }
 }
 
-fn is_address(mirror: &str) -> bool {
+/// A client of the web, for what is called `name`.
+pub(crate) fn client(name: &str) -> Result<Client> {
+    static PROVIDER: Once = Once::new();
+    // Fails only if somebody else has installed a provider, which will do as well.
+    PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+    let client = Client::builder()
+        .user_agent(concat!("snn-data/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(Duration::from_secs(20))
+        // No limit on the whole: a gigabyte on a slow line takes its time.
+        .timeout(None)
+        .build();
+    client.map_err(|e| Error::Download { file: name.to_owned(), reason: chain(&e) })
+}
+
+pub(crate) fn is_address(mirror: &str) -> bool {
     mirror.starts_with("http://") || mirror.starts_with("https://")
 }
 
 /// How an attempt to fetch has ended.
-enum Transfer {
+pub(crate) enum Transfer {
     /// The part file is complete, as far as the server says.
     Complete,
     /// The server does not have it; asking again is no use.
@@ -385,7 +395,7 @@ enum Transfer {
     Dropped(String),
 }
 
-fn transfer(
+pub(crate) fn transfer(
     client: &Client,
     address: &str,
     part: &Path,
@@ -460,7 +470,7 @@ fn transfer(
     })
 }
 
-fn copy_file(from: &Path, to: &Path, name: &str, progress: &mut dyn Progress) -> Result<()> {
+pub(crate) fn copy_file(from: &Path, to: &Path, name: &str, progress: &mut dyn Progress) -> Result<()> {
     let mut source = File::open(from).map_err(Error::io(from, "read"))?;
     let mut out = File::create(to).map_err(Error::io(to, "create"))?;
     progress.start(name, source.metadata().ok().map(|m| m.len()));
@@ -478,7 +488,7 @@ fn copy_file(from: &Path, to: &Path, name: &str, progress: &mut dyn Progress) ->
 }
 
 /// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(e) = cause {

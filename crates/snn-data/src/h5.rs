@@ -1,5 +1,5 @@
 //! All access to HDF5, behind few operations: open, look, read ranges, read rows, read strings, append;
-//! arrays and attributes.
+//! arrays, attributes, links.
 //!
 //! Another implementation of the format could take this module's place. The C library has one global lock, so
 //! there is nothing to gain from reading on several threads.
@@ -13,7 +13,7 @@ use hdf5::dataset::Layout;
 use hdf5::types::{
     FixedAscii, FixedUnicode, FloatSize, IntSize, TypeDescriptor, VarLenArray, VarLenAscii, VarLenUnicode,
 };
-use hdf5::{Attribute, Dataset, H5Type};
+use hdf5::{Container, Dataset, H5Type, Location};
 
 use crate::error::{Error, Result};
 
@@ -299,47 +299,91 @@ impl File {
         let group = self.file.group(place).map_err(self.failed(place, "a group"))?;
         // The library does not tell a missing attribute from a damaged one.
         let Ok(attribute) = group.attr(name) else { return Ok(None) };
-        let want = "strings that can be read";
-        let n = attribute.space().map_err(self.failed(&at, want))?.size();
-        if n == 0 {
-            return Ok(Some(Vec::new()));
-        }
+        self.texts_in(&at, &attribute, most).map(Some)
+    }
+
+    /// The strings of a dataset of any shape, of fixed or variable length; at most `most`, each of up to [`LONGEST`] bytes.
+    pub(crate) fn texts(&self, place: &str, most: usize) -> Result<Vec<String>> {
+        let dataset = self.dataset(place)?;
+        self.texts_in(place, &dataset, most)
+    }
+
+    /// The string of an attribute of the dataset at `place`, if it is there.
+    pub(crate) fn text_of(&self, place: &str, name: &str) -> Result<Option<String>> {
+        let Ok(attribute) = self.dataset(place)?.attr(name) else { return Ok(None) };
+        Ok(self.texts_in(&format!("{place}: attribute {name}"), &attribute, 1)?.into_iter().next())
+    }
+
+    /// The number of an attribute of the dataset at `place`, if it is there.
+    pub(crate) fn number_of(&self, place: &str, name: &str) -> Result<Option<f64>> {
+        let Ok(attribute) = self.dataset(place)?.attr(name) else { return Ok(None) };
+        let (at, want) = (format!("{place}: attribute {name}"), "a number");
         let dtype = attribute.dtype().map_err(self.failed(&at, want))?;
+        if attribute.space().map_err(self.failed(&at, want))?.size() != 1 || dtype.conv_to::<f64>().is_none() {
+            return Err(self.wrong(&at, "something else", want));
+        }
+        Ok(attribute.read_raw::<f64>().map_err(self.failed(&at, want))?.first().copied())
+    }
+
+    fn texts_in(&self, at: &str, strings: &Container, most: usize) -> Result<Vec<String>> {
+        let want = "strings that can be read";
+        let n = strings.space().map_err(self.failed(at, want))?.size();
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        let dtype = strings.dtype().map_err(self.failed(at, want))?;
         let width = dtype.size();
         if n > most || n as u64 * width.max(1) as u64 > self.bytes {
             return Err(self.wrong(
-                &at,
+                at,
                 format!("{n} entries"),
                 format!("at most {most}, and no more than the file holds"),
             ));
         }
         // Tried one after the other and not chosen by a description of the type, which can be of any form in a foreign
         // file; the library converts between strings of one kind only.
-        fn list<T: H5Type>(attribute: &Attribute, bytes: impl Fn(&T) -> &[u8]) -> Option<Vec<Vec<u8>>> {
-            let strings = attribute.read_raw::<T>().ok()?;
+        fn list<T: H5Type>(strings: &Container, bytes: impl Fn(&T) -> &[u8]) -> Option<Vec<Vec<u8>>> {
+            let strings = strings.read_raw::<T>().ok()?;
             Some(strings.iter().map(|s| bytes(s).to_vec()).collect())
         }
         let of_one_length = || {
-            list::<FixedAscii<LONGEST>>(&attribute, |s| s.as_bytes())
-                .or_else(|| list::<FixedUnicode<LONGEST>>(&attribute, |s| s.as_bytes()))
+            list::<FixedAscii<LONGEST>>(strings, |s| s.as_bytes())
+                .or_else(|| list::<FixedUnicode<LONGEST>>(strings, |s| s.as_bytes()))
         };
         let variable = || {
-            list::<VarLenUnicode>(&attribute, |s| s.as_bytes())
-                .or_else(|| list::<VarLenAscii>(&attribute, |s| s.as_bytes()))
+            list::<VarLenUnicode>(strings, |s| s.as_bytes()).or_else(|| list::<VarLenAscii>(strings, |s| s.as_bytes()))
         };
         let lists = Some(()).filter(|()| width <= LONGEST).and_then(|()| of_one_length()).or_else(variable);
         let Some(lists) = lists else {
             let got = format!("entries of {width} bytes");
-            return Err(self.wrong(&at, got, format!("strings of up to {LONGEST} bytes that can be read")));
+            return Err(self.wrong(at, got, format!("strings of up to {LONGEST} bytes that can be read")));
         };
         let text = |bytes: Vec<u8>| {
-            String::from_utf8(bytes).map_err(|e| self.wrong(&at, format!("{:?}", e.as_bytes()), "text in UTF-8"))
+            String::from_utf8(bytes).map_err(|e| self.wrong(at, format!("{:?}", e.as_bytes()), "text in UTF-8"))
         };
-        lists.into_iter().map(text).collect::<Result<_>>().map(Some)
+        lists.into_iter().map(text).collect()
     }
 
     /// Numbers of any type and shape, at most `most` of them.
     pub(crate) fn array(&self, place: &str, most: usize) -> Result<(Vec<usize>, Vec<f64>)> {
+        let (dataset, shape, n) = self.numbers(place, most)?;
+        if n == 0 {
+            return Ok((shape, Vec::new()));
+        }
+        Ok((shape, dataset.read_raw::<f64>().map_err(self.failed(place, "numbers that can be read"))?))
+    }
+
+    /// A dataset of at most `most` numbers on one axis, and its length; ranges of it are for [`File::read`].
+    pub(crate) fn series(&self, place: &str, most: usize) -> Result<(Dataset, usize)> {
+        let (dataset, shape, n) = self.numbers(place, most)?;
+        if shape.len() != 1 {
+            return Err(self.wrong(place, format!("shape {shape:?}"), "one axis"));
+        }
+        Ok((dataset, n))
+    }
+
+    /// A dataset of numbers whose shape the bytes of the file bear out, its shape and how many numbers there are.
+    fn numbers(&self, place: &str, most: usize) -> Result<(Dataset, Vec<usize>, usize)> {
         let dataset = self.dataset(place)?;
         let want = "numbers that can be read";
         let space = dataset.space().map_err(self.failed(place, want))?;
@@ -352,10 +396,10 @@ impl File {
             return Err(self.wrong(place, format!("shape {shape:?}"), format!("at most {most} numbers")));
         };
         if n == 0 {
-            return Ok((shape, Vec::new()));
+            return Ok((dataset, shape, n));
         }
         // A shape costs nothing to write down: it is believed only as far as there are bytes for it.
-        let (stored, need) = (dataset.storage_size(), n as u64 * dtype.size() as u64);
+        let (stored, need) = (dataset.storage_size(), (n as u64).saturating_mul(dtype.size() as u64));
         let sound = match dataset.layout() {
             Layout::Compact => stored >= need,
             // One without an address is empty, or lies in another file.
@@ -370,13 +414,65 @@ impl File {
             let got = format!("shape {shape:?} with {stored} bytes");
             return Err(self.wrong(place, got, format!("{need} bytes inside this file")));
         }
-        Ok((shape, dataset.read_raw::<f64>().map_err(self.failed(place, want))?))
+        Ok((dataset, shape, n))
     }
 
-    /// Writes an attribute of byte strings of one length, ASCII, to the group at `place`.
+    /// The names of at most `most` members of the group at `place`.
+    pub(crate) fn members(&self, place: &str, most: usize) -> Result<Vec<String>> {
+        let want = "a group that can be listed";
+        let group = self.file.group(place).map_err(self.failed(place, want))?;
+        let mut names = Vec::new();
+        let listed = group.iter_visit_default(|name, _| {
+            if names.len() == most {
+                return Err(hdf5::Error::Internal(format!("more than {most} members")));
+            }
+            names.push(name.to_owned());
+            Ok(())
+        });
+        listed.map_err(self.failed(place, want))?;
+        Ok(names)
+    }
+
+    /// The group or dataset at `place`.
+    fn object(&self, place: &str) -> hdf5::Result<Location> {
+        match self.file.group(place) {
+            Ok(group) => Ok((*group).clone()),
+            Err(_) => Ok((**self.file.dataset(place)?).clone()),
+        }
+    }
+
+    /// Writes a number as an attribute of the group or dataset at `place`.
+    pub(crate) fn set_number<T: H5Type>(&self, place: &str, name: &str, value: T) -> Result<()> {
+        let written = self.object(place).and_then(|o| o.new_attr::<T>().create(name)?.write_scalar(&value));
+        written.map_err(self.writing(&format!("{place}: attribute {name}")))
+    }
+
+    /// Writes numbers on one axis in chunks packed with deflate.
+    pub(crate) fn write_packed<T: H5Type>(&self, place: &str, values: &[T], chunk: usize) -> Result<()> {
+        let built = self.file.new_dataset::<T>().shape([values.len()]).chunk([chunk.clamp(1, values.len().max(1))]);
+        built.deflate(4).create(place).and_then(|d| d.write(values)).map_err(self.writing(place))
+    }
+
+    /// Writes a single number as a dataset.
+    pub(crate) fn write_number<T: H5Type>(&self, place: &str, value: T) -> Result<()> {
+        self.file.new_dataset::<T>().create(place).and_then(|d| d.write_scalar(&value)).map_err(self.writing(place))
+    }
+
+    /// Writes a single string of variable length as a dataset.
+    pub(crate) fn write_string(&self, place: &str, value: &str) -> Result<()> {
+        let value: VarLenUnicode = value.replace('\0', " ").parse().expect("no NUL is left");
+        self.write_number(place, value)
+    }
+
+    /// Makes the object at `target` known at `place` too, as a hard link.
+    pub(crate) fn link(&self, target: &str, place: &str) -> Result<()> {
+        self.file.link_hard(target, place).map_err(self.writing(place))
+    }
+
+    /// Writes an attribute of byte strings of one length, ASCII, to the group or dataset at `place`.
     pub(crate) fn set_attribute(&self, place: &str, name: &str, values: &[String]) -> Result<()> {
         let at = format!("{place}: attribute {name}");
-        let group = self.file.group(place).map_err(self.writing(&at))?;
+        let group = self.object(place).map_err(self.writing(&at))?;
         let created = if values.is_empty() {
             group.new_attr::<f64>().shape([0]).create(name).map(|_| ())
         } else {
@@ -389,10 +485,10 @@ impl File {
         created.map_err(self.writing(&at))
     }
 
-    /// Writes an attribute of one byte string, ASCII, to the group at `place`.
+    /// Writes an attribute of one byte string, ASCII, to the group or dataset at `place`.
     pub(crate) fn set_scalar(&self, place: &str, name: &str, value: &str) -> Result<()> {
         let at = format!("{place}: attribute {name}");
-        let group = self.file.group(place).map_err(self.writing(&at))?;
+        let group = self.object(place).map_err(self.writing(&at))?;
         let strings = fixed(&[value.to_owned()]).ok_or_else(|| self.wrong(&at, value, SHORT_ASCII))?;
         let attribute = group.new_attr_builder().empty_as(TypeDescriptor::FixedAscii(value.len().max(1))).create(name);
         attribute.and_then(|a| a.write_scalar(&strings[0])).map_err(self.writing(&at))

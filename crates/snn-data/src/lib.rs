@@ -8,6 +8,8 @@
 //! 4. [`open()`] gives a [`Source`]: samples by index, from any thread.
 //! 5. [`transforms`] augment and encode; a [`Loader`] makes [`Batch`]es of it in the background.
 //!
+//! Recordings of single neurons go another way: [`ephys`] fetches, reads, slices and synthesises them.
+//!
 //! ```
 //! use std::sync::Arc;
 //! use snn_data::{Encode, Input, Loader, LoaderOptions, OpenOptions, Pipeline, open};
@@ -32,6 +34,7 @@
 
 pub mod archive;
 pub mod download;
+pub mod ephys;
 pub mod error;
 pub mod formats;
 mod h5;

@@ -167,10 +167,29 @@ pub struct Weights {
     pub homepage: String,
 }
 
+/// Recordings of neurons that a service answers for. No digests of its files are published.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recordings {
+    /// The canonical name, also that of the folder below `downloads/`.
+    pub name: String,
+    /// What it is and who published it.
+    pub title: String,
+    /// The licence as publicly stated.
+    pub licence: String,
+    /// Where to read more.
+    pub homepage: String,
+    /// The address of the service.
+    pub base: String,
+    /// The specimens that are fetched unless others are named.
+    pub cells: Vec<u64>,
+}
+
 #[derive(Deserialize)]
 struct Registry {
     set: Vec<DataSet>,
     weights: Vec<Weights>,
+    recordings: Vec<Recordings>,
 }
 
 fn registry() -> &'static Registry {
@@ -191,12 +210,18 @@ pub fn weights() -> &'static [Weights] {
     &registry().weights
 }
 
+/// Every collection of recorded neurons.
+#[must_use]
+pub fn recordings() -> &'static [Recordings] {
+    &registry().recordings
+}
+
 /// The public data set of this name.
 ///
 /// # Errors
 ///
 /// [`Error::UnknownSet`] with the nearest names if there is none, [`Error::Generated`] if the set is a generated one, and
-/// [`Error::Config`] if the name is that of weights.
+/// [`Error::Config`] if the name is that of weights or of recordings.
 pub fn find(name: &str) -> Result<&'static DataSet> {
     if let Some(set) = all().iter().find(|s| s.name == name) {
         return Ok(set);
@@ -208,6 +233,10 @@ pub fn find(name: &str) -> Result<&'static DataSet> {
         let want = format!("a data set; import them with `snn import {} --as PRESET --out DIR`", weights.file);
         return Err(Error::config(name, "weights of a model, without samples", want));
     }
+    if name == crate::ephys::session::NAME || recordings().iter().any(|r| r.name == name) {
+        let want = "a data set; a neuron is fitted to them with `snn fit-neuron`";
+        return Err(Error::config(name, "recordings of neurons, without classes", want));
+    }
     Err(unknown(name))
 }
 
@@ -218,7 +247,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 
 /// The error for a name that nothing has.
 pub(crate) fn unknown(name: &str) -> Error {
-    let known = || names().chain(weights().iter().map(|w| w.name.as_str()));
+    let recorded = || recordings().iter().map(|r| r.name.as_str()).chain([crate::ephys::session::NAME]);
+    let known = || names().chain(weights().iter().map(|w| w.name.as_str())).chain(recorded());
     let mut near: Vec<_> = known().map(|n| (strsim::damerau_levenshtein(n, &name.to_lowercase()), n)).collect();
     near.sort();
     let best: Vec<_> = near.iter().filter(|(d, n)| *d <= 1 + n.len() / 3).take(3).map(|(_, n)| *n).collect();
@@ -265,6 +295,13 @@ mod tests {
             assert!(weights.homepage.starts_with("https://") && !weights.file.contains('/'), "{}", weights.name);
             let e = find(&weights.name).unwrap_err().to_string();
             assert!(e.contains("weights of a model") && e.contains("snn import"), "{e}");
+        }
+        for recordings in recordings() {
+            assert!(seen.insert(&recordings.name), "{} twice", recordings.name);
+            assert!(recordings.homepage.starts_with("https://") && recordings.base.starts_with("http"));
+            assert!(!recordings.cells.is_empty() && !recordings.licence.is_empty());
+            let e = find(&recordings.name).unwrap_err().to_string();
+            assert!(e.contains("recordings of neurons"), "{e}");
         }
         assert_eq!(find("emnist-byclass").unwrap().class_count(), 62);
         assert_eq!(find("emnist-balanced").unwrap().class_count(), 47);

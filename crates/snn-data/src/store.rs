@@ -184,6 +184,10 @@ pub fn info(name: &str, data_dir: &Path) -> Result<Vec<SplitInfo>> {
 /// [`Error::NotDownloaded`] if they are not, [`Error::Checksum`] if they are neither the published ones nor accepted as
 /// non-standard, [`Error::Malformed`] if they are damaged.
 pub fn convert(name: &str, data_dir: &Path, progress: &mut dyn Progress) -> Result<Vec<PathBuf>> {
+    if crate::ephys::allen::find(name).is_some() {
+        progress.note(&format!("{name}: recordings are read as they are, there is nothing to convert"));
+        return Ok(Vec::new());
+    }
     convert_set(registry::find(name)?, data_dir, progress)
 }
 

@@ -7,6 +7,7 @@
 //! * [`interchange`] — weights of other programs, read and written.
 //! * [`monitor`] — accuracy, losses, silent neurons and spikes over parts of epochs, and snapshots of activity.
 //! * [`mapping`] — rectifier networks to single-spike networks and back.
+//! * [`fit`] — adaptive neurons for recorded cells, many at once; [`metrics`] — how much of a recording they explain.
 //! * [`sparsity`] — how much single-spike networks fire, when, and what it costs.
 //! * [`propagation`] — how gradients pass through deep single-spike networks, and what training does to their weights.
 //! * [`health`] — silent, saturated and exploding layers, with a hint on what to change.
@@ -16,12 +17,14 @@
 pub mod checkpoint;
 pub mod config;
 pub mod error;
+pub mod fit;
 pub mod health;
 pub mod interchange;
 pub mod layers;
 pub mod log;
 pub mod losses;
 pub mod mapping;
+pub mod metrics;
 pub mod monitor;
 pub mod optim;
 pub mod presets;

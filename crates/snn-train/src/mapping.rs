@@ -205,7 +205,14 @@ pub fn to_spikes(network: &Network, (low, high): (f64, f64), neuron: &TtfsConfig
         let at = |e: snn_core::Error| Error::config(format!("layer {i}"), e.to_string());
         match layer {
             LayerConfig::Dense {
-                width, neuron: NeuronConfig::Relu(_), init, norm, delays: None, skip: false, ..
+                width,
+                neuron: NeuronConfig::Relu(_),
+                init,
+                norm,
+                delays: None,
+                skip: false,
+                field: 1,
+                ..
             } => {
                 let (weight, bias) = network.own(i, *norm, *width)?;
                 let (weight, shift) = fuse(&before, &weight, &bias);
@@ -218,6 +225,7 @@ pub fn to_spikes(network: &Network, (low, high): (f64, f64), neuron: &TtfsConfig
                     bias: true,
                     norm: None,
                     delays: None,
+                    field: 1,
                 };
                 twin.push(layer, &[map.len(), *width], weight, 1, shift, config.window());
                 map = Map::new(1, 1, *width);

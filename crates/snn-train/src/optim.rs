@@ -1,7 +1,7 @@
 //! Optimisers: moments and step counts; the update itself is the backend's.
 
 use snn_core::backend::{Update, UpdateRule, UpdateSlot};
-use snn_core::{Backend, Real};
+use snn_core::{Backend, Parameter, Real};
 
 use crate::config::{OptimiserConfig, OptimiserKind};
 use crate::error::Result;
@@ -31,10 +31,25 @@ impl<B: Backend> Optimiser<B> {
     ///
     /// If the device has no memory left.
     pub fn new(device: &B, config: OptimiserConfig, stack: &Stack<B>) -> Result<Self> {
-        let moments = stack
-            .parameters()
-            .filter(|(_, p)| p.learnable)
-            .map(|(_, p)| Ok(Moments { first: device.zeros(p.value.len())?, second: device.zeros(p.value.len())? }))
+        Self::over(device, config, stack.parameters().map(|(_, p)| p))
+    }
+
+    /// A fresh optimiser for the learnable ones of some parameters.
+    ///
+    /// # Errors
+    ///
+    /// If the device has no memory left.
+    pub fn over<'a>(
+        device: &B,
+        config: OptimiserConfig,
+        parameters: impl Iterator<Item = &'a Parameter<B>>,
+    ) -> Result<Self>
+    where
+        B: 'a,
+    {
+        let moments = parameters
+            .filter(|p| p.learnable)
+            .map(|p| Ok(Moments { first: device.zeros(p.value.len())?, second: device.zeros(p.value.len())? }))
             .collect::<Result<_>>()?;
         Ok(Self { config, step: 0, moments })
     }
@@ -81,6 +96,23 @@ impl<B: Backend> Optimiser<B> {
     ///
     /// If the device fails.
     pub fn update(&mut self, device: &B, stack: &mut Stack<B>, learning_rate: f64) -> Result<()> {
+        self.step_over(device, stack.parameters_mut(), learning_rate)
+    }
+
+    /// Takes one step with the gradients of the parameters that the optimiser was made for.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails.
+    pub fn step_over<'a>(
+        &mut self,
+        device: &B,
+        parameters: impl Iterator<Item = &'a mut Parameter<B>>,
+        learning_rate: f64,
+    ) -> Result<()>
+    where
+        B: 'a,
+    {
         self.step += 1;
         let c = &self.config;
         let rule = match c.kind {
@@ -96,7 +128,7 @@ impl<B: Backend> Optimiser<B> {
             OptimiserKind::NAdam => UpdateRule::NAdam { beta1: c.beta1, beta2: c.beta2, eps: c.eps },
             OptimiserKind::Adamax => UpdateRule::Adamax { beta1: c.beta1, beta2: c.beta2, eps: c.eps },
         };
-        let slots = stack.parameters_mut().filter(|p| p.learnable).zip(&mut self.moments).map(|(p, m)| {
+        let slots = parameters.filter(|p| p.learnable).zip(&mut self.moments).map(|(p, m)| {
             let slot = UpdateSlot {
                 value: &mut p.value.data,
                 grad: &p.grad.data,

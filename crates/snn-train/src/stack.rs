@@ -8,12 +8,13 @@ use crate::config::{
     LayerConfig, LeakyConfig, ModelConfig, NeuronConfig, NormConfig, ReadoutNeuron, ResetPath, SlopeConfig,
 };
 use crate::error::{Error, Result};
+use crate::layers::alif::AlifCell;
 use crate::layers::block::BlockCell;
 use crate::layers::cuba::CubaCell;
 use crate::layers::decay::Decay;
 use crate::layers::lif::LifCell;
 use crate::layers::paralif::ParaLifCell;
-use crate::layers::project::{self, Around};
+use crate::layers::project::{self, Around, Past};
 use crate::layers::ttfs;
 use crate::layers::{
     AvgPool, Cell, Clocked, Dropout, EventLayer, MaxPool, MergeLayer, NormLayer, PoolLayer, Projection, Readout,
@@ -53,14 +54,18 @@ impl<B: Backend> Stack<B> {
                 gives: signal.to_string(),
             };
             let mut built: Box<dyn Layer<B>> = match layer {
-                LayerConfig::Dense { width, neuron: NeuronConfig::Event(c), init, skip, norm, delays, .. } => {
-                    let foreign = [("skip", *skip), ("norm", norm.is_some()), ("delays", delays.is_some())];
+                LayerConfig::Dense {
+                    width, neuron: NeuronConfig::Event(c), init, skip, norm, delays, field, ..
+                } => {
+                    let past = [("delays", delays.is_some()), ("field", *field != 1)];
+                    let foreign = [&[("skip", *skip), ("norm", norm.is_some())], &past[..]].concat();
                     in_continuous_time(i, signal, &foreign)?;
                     Box::new(EventLayer::dense(device, signal, *width, c, *init, id).map_err(at)?)
                 }
-                LayerConfig::Dense { width, neuron: NeuronConfig::Ttfs(c), init, skip, bias, norm, delays } => {
-                    let foreign = [("skip", *skip), ("norm", norm.is_some()), ("delays", delays.is_some())];
-                    without_time(i, signal, &[&foreign[..], &[("bias = false", !*bias)]].concat())?;
+                LayerConfig::Dense { width, neuron: NeuronConfig::Ttfs(c), init, skip, bias, norm, delays, field } => {
+                    let past = [("delays", delays.is_some()), ("field", *field != 1)];
+                    let foreign = [("skip", *skip), ("norm", norm.is_some()), ("bias = false", !*bias)];
+                    without_time(i, signal, &[&foreign[..], &past].concat())?;
                     Box::new(TtfsLayer::dense(device, signal, *width, c, *init, id).map_err(at)?)
                 }
                 LayerConfig::Pool { window, window_width, signed: false } if signal.kind == Kind::Trains => {
@@ -69,7 +74,7 @@ impl<B: Backend> Stack<B> {
                     let wide = |e| misfit(format!("pool {}x{}", sides[0], sides[1]), format!("a map; {e}"));
                     Box::new(merge.map_err(wide)?)
                 }
-                LayerConfig::Dense { width, neuron, init, skip, bias, norm, delays } => {
+                LayerConfig::Dense { width, neuron, init, skip, bias, norm, delays, field } => {
                     in_time_steps(i, signal)?;
                     let output = Signal::flat(Kind::Spikes, steps, *width);
                     if *skip && (signal.kind != Kind::Spikes || signal.width() != *width) {
@@ -89,9 +94,17 @@ impl<B: Backend> Stack<B> {
                     if delays.is_some() && signal.kind != Kind::Spikes {
                         return Err(misfit("delays".into(), "spikes".into()));
                     }
+                    if *field != 1 && !matches!(signal.kind, Kind::Spikes | Kind::Sequence) {
+                        return Err(misfit("field".into(), "spikes or a sequence".into()));
+                    }
                     let around = Around { bias: *bias, norm: *norm, gain: std::mem::replace(&mut gain, 1.0) };
                     let sizes = (signal.width(), *width);
-                    let dense = project::dense(device, sizes, *init, delays.as_ref(), around, id).map_err(at)?;
+                    let past = match (delays, *field) {
+                        (Some(delays), _) => Past::Delays(delays),
+                        (None, 1) => Past::None,
+                        (None, steps) => Past::Field(steps),
+                    };
+                    let dense = project::dense(device, sizes, *init, past, around, id).map_err(at)?;
                     clocked(device, signal, output, dense, neuron, *skip, id).map_err(at)?
                 }
                 LayerConfig::Conv {
@@ -469,6 +482,7 @@ fn clocked<B: Backend>(
         NeuronConfig::Multi(c) => Box::new(LifCell::new(lif(c, LifKind::Multi { reset: path(c) }), decay(c)?)),
         NeuronConfig::Paralif(c) => Box::new(ParaLifCell::new(device, c, width, id)?),
         NeuronConfig::Cuba(c) => Box::new(CubaCell::new(device, c, width, id)?),
+        NeuronConfig::Alif(c) => Box::new(AlifCell::new(device, c, width, id)?),
         NeuronConfig::Event(_) | NeuronConfig::Ttfs(_) => unreachable!("layers without steps are built before"),
         NeuronConfig::Relu(_) => return Ok(Box::new(ReluLayer::new(device, input, output, projection)?)),
     };

@@ -259,6 +259,31 @@ fn current_based_models_have_exact_gradients() {
 }
 
 #[test]
+fn adaptive_models_have_exact_gradients() {
+    for kind in [Kind::Spikes, Kind::Sequence] {
+        for gradient in ["steps", "blocks"] {
+            for (spikes, adaptation) in
+                [("detached", "attached"), ("attached", "attached"), ("detached", "detached"), ("attached", "detached")]
+            {
+                for (refractory, field) in [(0, 1), (2, 3)] {
+                    let paths = format!("spike_path = '{spikes}', adaptation_path = '{adaptation}'");
+                    let constants = format!("refractory = {refractory}, beta = 0.8, decay = 0.7, strength = 0.5");
+                    let neuron = format!("model = 'alif', gradient = '{gradient}', {paths}, {constants}");
+                    let layer = |width| {
+                        format!(
+                            "{{ kind = 'dense', width = {width}, neuron = {{ {neuron} }}, field = {field}, {WIDE} }}"
+                        )
+                    };
+                    let name = format!("alif {gradient}, {paths}, {constants}, field {field}, {kind:?}");
+                    let model = model(&format!("model = {{ layers = [{}, {}] }}", layer(7), layer(5)));
+                    check_lively(&name, &model, Signal::flat(kind, 14, 6), 0.5);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn rectified_models_have_exact_gradients() {
     let layer = format!("{{ kind = 'dense', width = 6, neuron = {{ model = 'relu' }}, {WIDE} }}");
     let text = format!(

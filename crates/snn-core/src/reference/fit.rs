@@ -77,9 +77,9 @@ impl<R: Real> FitOps for Reference<R> {
         }
         check_len(OP, "distance", distance.len(), lanes.width)?;
         check_len(OP, "grad", grad.len(), lanes.len())?;
-        for n in 0..lanes.width {
+        for (n, distance) in distance.iter_mut().enumerate() {
             let (value, grads) = filter.distance(raster, &trains(spikes, n), &trains(target, n));
-            distance[n] = value;
+            *distance = value;
             let flat = grads.into_iter().flatten();
             grad.iter_mut().skip(n).step_by(lanes.width).zip(flat).for_each(|(out, g)| *out = g);
         }

@@ -114,51 +114,7 @@ impl Experiment {
     ///
     /// [`Error::Config`] if there is no such key (naming the nearest) or the value does not fit.
     pub fn set(&mut self, assignment: &str) -> Result<()> {
-        let place = format!("--set {assignment}");
-        let (key, value) = assignment.split_once('=').ok_or_else(|| Error::config(&place, "expected KEY=VALUE"))?;
-        // A bare word is a string: `--set data.set=mnist` needs no quotes.
-        let value: toml::Value = toml::from_str::<toml::Table>(&format!("value = {value}"))
-            .ok()
-            .and_then(|mut t| t.remove("value"))
-            .unwrap_or_else(|| toml::Value::String(value.to_owned()));
-        let mut tree = toml::Value::try_from(&*self).expect("every field has a TOML form");
-        let mut at = &mut tree;
-        let mut walked = String::new();
-        // A key that is not there may be one without a value so far: then it can be set, and only then.
-        let mut absent = None;
-        let mut parts = key.split('.').peekable();
-        while let Some(part) = parts.next() {
-            at = match at {
-                toml::Value::Table(table) => {
-                    if !table.contains_key(part) {
-                        let hint = nearest(part, table.keys().map(String::as_str));
-                        let known = table.keys().cloned().collect::<Vec<_>>().join(", ");
-                        let error =
-                            Error::config(&place, format!("no key `{part}` in `{walked}`{hint}; it has {known}"));
-                        if parts.peek().is_some() {
-                            return Err(error);
-                        }
-                        absent = Some(error);
-                    }
-                    table.entry(part).or_insert(toml::Value::Boolean(false))
-                }
-                toml::Value::Array(list) => {
-                    let len = list.len();
-                    let index = part.parse().ok().filter(|&i: &usize| i < len);
-                    let index = index.ok_or_else(|| {
-                        Error::config(&place, format!("`{walked}` has entries 0..{len}, not `{part}`"))
-                    })?;
-                    &mut list[index]
-                }
-                _ => return Err(Error::config(&place, format!("`{walked}` is a single value, it has no `{part}`"))),
-            };
-            walked = if walked.is_empty() { part.to_owned() } else { format!("{walked}.{part}") };
-        }
-        *at = match (&*at, value) {
-            (toml::Value::Float(_), toml::Value::Integer(i)) => toml::Value::Float(i as f64),
-            (_, value) => value,
-        };
-        let changed: Self = tree.try_into().map_err(|e| absent.unwrap_or_else(|| explain(&place, &e)))?;
+        let changed: Self = change(self, assignment)?;
         changed.check()?;
         *self = changed;
         Ok(())
@@ -283,6 +239,14 @@ impl Experiment {
             if let LayerConfig::Dense { norm: Some(norm), .. } | LayerConfig::Conv { norm: Some(norm), .. } = layer {
                 norm.check(&key("norm"))?;
             }
+            if let LayerConfig::Dense { field, delays, .. } = layer {
+                if !(1..=4096).contains(field) {
+                    return Err(out_of_range(&key("field"), field, "1 to 4096 steps"));
+                }
+                if delays.is_some() && *field != 1 {
+                    return Err(Error::config(key("field"), "a layer has either delays or a receptive field"));
+                }
+            }
             if let LayerConfig::Dense { delays: Some(delays), .. } = layer {
                 delays.check(&key("delays"))?;
             }
@@ -322,8 +286,59 @@ fn tenth() -> f64 {
     0.1
 }
 
+/// `of` with the value at a dotted key set, unchecked.
+///
+/// # Errors
+///
+/// [`Error::Config`] if there is no such key (naming the nearest) or the value does not fit.
+pub fn change<T: Serialize + serde::de::DeserializeOwned>(of: &T, assignment: &str) -> Result<T> {
+    let place = format!("--set {assignment}");
+    let (key, value) = assignment.split_once('=').ok_or_else(|| Error::config(&place, "expected KEY=VALUE"))?;
+    // A bare word is a string: `--set data.set=mnist` needs no quotes.
+    let value: toml::Value = toml::from_str::<toml::Table>(&format!("value = {value}"))
+        .ok()
+        .and_then(|mut t| t.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    let mut tree = toml::Value::try_from(of).expect("every field has a TOML form");
+    let mut at = &mut tree;
+    let mut walked = String::new();
+    // A key that is not there may be one without a value so far: then it can be set, and only then.
+    let mut absent = None;
+    let mut parts = key.split('.').peekable();
+    while let Some(part) = parts.next() {
+        at = match at {
+            toml::Value::Table(table) => {
+                if !table.contains_key(part) {
+                    let hint = nearest(part, table.keys().map(String::as_str));
+                    let known = table.keys().cloned().collect::<Vec<_>>().join(", ");
+                    let error = Error::config(&place, format!("no key `{part}` in `{walked}`{hint}; it has {known}"));
+                    if parts.peek().is_some() {
+                        return Err(error);
+                    }
+                    absent = Some(error);
+                }
+                table.entry(part).or_insert(toml::Value::Boolean(false))
+            }
+            toml::Value::Array(list) => {
+                let len = list.len();
+                let index = part.parse().ok().filter(|&i: &usize| i < len);
+                let index = index
+                    .ok_or_else(|| Error::config(&place, format!("`{walked}` has entries 0..{len}, not `{part}`")))?;
+                &mut list[index]
+            }
+            _ => return Err(Error::config(&place, format!("`{walked}` is a single value, it has no `{part}`"))),
+        };
+        walked = if walked.is_empty() { part.to_owned() } else { format!("{walked}.{part}") };
+    }
+    *at = match (&*at, value) {
+        (toml::Value::Float(_), toml::Value::Integer(i)) => toml::Value::Float(i as f64),
+        (_, value) => value,
+    };
+    tree.try_into().map_err(|e| absent.unwrap_or_else(|| explain(&place, &e)))
+}
+
 /// The error of a value that is out of its range.
-fn out_of_range(key: &str, value: &dyn std::fmt::Display, want: &str) -> Error {
+pub(crate) fn out_of_range(key: &str, value: &dyn std::fmt::Display, want: &str) -> Error {
     Error::config(format!("{key} = {value}"), format!("must be {want}"))
 }
 

@@ -46,6 +46,9 @@ pub enum LayerConfig {
         /// Learned delays.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         delays: Option<DelaysConfig>,
+        /// Steps that every neuron sees of its inputs, the present one included: a receptive field in time.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        field: usize,
     },
     /// Convolution of maps, every step for itself.
     Conv {
@@ -205,6 +208,11 @@ fn one() -> usize {
     1
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_one(n: &usize) -> bool {
+    *n == 1
+}
+
 impl LayerConfig {
     /// The options of the layer's neurons, if they spike at most once.
     #[must_use]
@@ -230,7 +238,7 @@ impl LayerConfig {
     /// A dense layer with a bias and nothing special.
     #[must_use]
     pub fn dense(width: usize, neuron: NeuronConfig, init: Init) -> Self {
-        Self::Dense { width, neuron, init, skip: false, bias: true, norm: None, delays: None }
+        Self::Dense { width, neuron, init, skip: false, bias: true, norm: None, delays: None, field: 1 }
     }
 
     /// A convolution with a square kernel, stride 1, a bias and nothing special.

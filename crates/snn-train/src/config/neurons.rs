@@ -1,12 +1,14 @@
 //! Neurons: the models with their constants.
 
 use serde::{Deserialize, Serialize};
+use snn_core::neurons::alif::{AlifGradient, AlifNeuron, LimitGradient, Limits};
 use snn_core::neurons::cuba::Recurrence;
 use snn_core::neurons::event::EventNeuron;
+use snn_core::neurons::lif::Path;
 use snn_core::neurons::paralif::{BernoulliGradient, FiringMode};
 use snn_core::neurons::ttfs::{Grid, Perturbation};
 
-use super::out_of_range;
+use super::{Init, out_of_range};
 use crate::error::{Error, Result};
 
 /// The neurons of a layer, by model.
@@ -23,6 +25,8 @@ pub enum NeuronConfig {
     Paralif(ParaLifConfig),
     /// The current-based neuron with reset to zero: the baseline of SPSN and ParaLIF.
     Cuba(CubaConfig),
+    /// The adaptive neuron with a refractory period, in steps or in blocks.
+    Alif(AlifConfig),
     /// No neuron: a rectifier. From values it gives values, otherwise every step is rectified for itself.
     Relu(NoOptions),
     /// The event-driven neuron of BATS, in continuous time.
@@ -470,12 +474,168 @@ impl TtfsConfig {
     }
 }
 
+/// The adaptive neuron with a refractory period; equations in [`snn_core::neurons::alif`].
+///
+/// The defaults are the sound ones: gradients of the steps, cut where spikes feed back, and an adaptation that can learn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AlifConfig {
+    /// Refractory period L in steps; recurrent connections take L + 1.
+    pub refractory: u32,
+    /// Initial decay of the membrane per step.
+    pub beta: f64,
+    /// Initial decay p of the adaptation per step.
+    pub decay: f64,
+    /// Initial strength b of the adaptation; published 1.8, which is clipped to 1 and never learns.
+    pub strength: f64,
+    /// Whether beta is learned.
+    pub learn_beta: bool,
+    /// Whether p is learned.
+    pub learn_decay: bool,
+    /// Whether b is learned.
+    pub learn_strength: bool,
+    /// Whether thresholds rise with every spike.
+    pub adapt: bool,
+    /// Whether the neurons feed each other.
+    pub recurrent: bool,
+    /// Initial recurrent weights; without one every neuron feeds itself with weight 1, as published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recurrent_init: Option<Init>,
+    /// Slope of the spike function in the backward pass.
+    pub surrogate: SurrogateConfig,
+    /// Which model the gradients are those of.
+    pub gradient: AlifGradientConfig,
+    /// Spikes as they reset membranes and feed other neurons.
+    pub spike_path: ResetPath,
+    /// Spikes as they raise thresholds. In blocks they share the way of `spike_path`.
+    pub adaptation_path: ResetPath,
+    /// The ranges that constants are clipped to.
+    pub limits: LimitsConfig,
+}
+
+/// Which model the gradients of adaptive neurons are those of. The spikes are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AlifGradientConfig {
+    /// The steps.
+    Steps,
+    /// The block model: larger by about `(L + 1)^2 / 2`.
+    Blocks,
+}
+
+/// The ranges that the constants of adaptive neurons are clipped to.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Of beta.
+    pub beta: [f64; 2],
+    /// Of p.
+    pub decay: [f64; 2],
+    /// Of b.
+    pub strength: [f64; 2],
+    /// What gradients do at the ends and beyond.
+    pub gradient: LimitGradientConfig,
+}
+
+/// What gradients do at the ends of a range and beyond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LimitGradientConfig {
+    /// They are 0, as published.
+    Open,
+    /// They pass where they lead back inside.
+    Inward,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        let Limits { beta, decay, strength, .. } = Limits::PUBLISHED;
+        Self { beta, decay, strength, gradient: LimitGradientConfig::Inward }
+    }
+}
+
+impl From<LimitsConfig> for Limits {
+    fn from(c: LimitsConfig) -> Self {
+        let gradient = match c.gradient {
+            LimitGradientConfig::Open => LimitGradient::Open,
+            LimitGradientConfig::Inward => LimitGradient::Inward,
+        };
+        Self { beta: c.beta, decay: c.decay, strength: c.strength, gradient }
+    }
+}
+
+impl Default for AlifConfig {
+    fn default() -> Self {
+        Self {
+            refractory: 10,
+            beta: (-0.1_f64).exp(),
+            decay: (-1.0_f64 / 75.0).exp(),
+            strength: 0.9,
+            learn_beta: true,
+            learn_decay: true,
+            learn_strength: true,
+            adapt: true,
+            recurrent: true,
+            recurrent_init: None,
+            surrogate: SurrogateConfig::MULTI_GAUSSIAN,
+            gradient: AlifGradientConfig::Steps,
+            spike_path: ResetPath::Detached,
+            adaptation_path: ResetPath::Attached,
+            limits: LimitsConfig::default(),
+        }
+    }
+}
+
+impl AlifConfig {
+    /// The neuron.
+    #[must_use]
+    pub fn neuron(&self) -> AlifNeuron {
+        let path = |p| match p {
+            ResetPath::Attached => Path::Attached,
+            ResetPath::Detached => Path::Detached,
+        };
+        let (spikes, adaptation) = (path(self.spike_path), path(self.adaptation_path));
+        AlifNeuron {
+            surrogate: self.surrogate.into(),
+            refractory: self.refractory,
+            adapts: self.adapt,
+            recurrent: self.recurrent,
+            gradient: match self.gradient {
+                AlifGradientConfig::Steps => AlifGradient::Steps { spikes, adaptation },
+                AlifGradientConfig::Blocks => AlifGradient::Blocks { spikes },
+            },
+            limits: self.limits.into(),
+        }
+    }
+
+    pub(crate) fn check(&self, key: &str) -> Result<()> {
+        if self.refractory > 1 << 20 {
+            return Err(out_of_range(&format!("{key}.refractory"), &self.refractory, "0 to 1048576 steps"));
+        }
+        for (name, value) in [("beta", self.beta), ("decay", self.decay), ("strength", self.strength)] {
+            if !value.is_finite() {
+                return Err(out_of_range(&format!("{key}.{name}"), &value, "a number"));
+            }
+        }
+        let LimitsConfig { beta, decay, strength, .. } = self.limits;
+        for (name, [low, high], most) in [("beta", beta, 1.0), ("decay", decay, 1.0), ("strength", strength, f64::MAX)]
+        {
+            if !(0.0 <= low && low < high && high <= most) {
+                let want =
+                    if most == 1.0 { "two numbers in 0 to 1, ascending" } else { "two numbers from 0, ascending" };
+                return Err(out_of_range(&format!("{key}.limits.{name}"), &format_args!("[{low}, {high}]"), want));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What has no option: the Non-Spiking baseline, readouts without neurons.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoOptions {}
 
-/// Whether gradients flow through reset or mask.
+/// Whether gradients flow along a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ResetPath {
@@ -513,6 +673,11 @@ pub enum SurrogateConfig {
         /// Steepness.
         alpha: f64,
     },
+}
+
+impl SurrogateConfig {
+    /// The multi-Gaussian with the published constants.
+    pub const MULTI_GAUSSIAN: Self = Self::MultiGaussian { height: 0.15, width: 0.5, gain: 0.5 };
 }
 
 impl From<SurrogateConfig> for snn_core::Surrogate {
@@ -575,6 +740,7 @@ impl NeuronConfig {
                 c.threshold.as_ref().map_or(Ok(()), threshold)
             }
             Self::Cuba(c) => c.filter.check(&format!("{key}.filter"), width).and(threshold(&c.threshold)),
+            Self::Alif(c) => c.check(key),
             Self::Relu(_) => Ok(()),
             Self::Event(c) => c.check(key),
             Self::Ttfs(c) => c.check(key),

@@ -1,6 +1,7 @@
 //! Layers: something linear (dense, convolution) turns activity into current, a neuron family turns current into
 //! activity. One file each; the neuron files have the names of [`snn_core::neurons`].
 
+pub mod alif;
 pub mod avg_pool;
 pub mod block;
 pub mod clocked;
@@ -11,6 +12,7 @@ pub mod delays;
 pub mod dense;
 pub mod dropout;
 pub mod event;
+pub mod field;
 pub mod filtered;
 pub mod gain;
 pub mod init;

@@ -7,6 +7,7 @@ use super::Projection;
 use super::conv::Convolution;
 use super::delays::Delayed;
 use super::dense::Dense;
+use super::field::Field;
 use super::gain::Gained;
 use super::norm::Normed;
 use super::vote::Groups;
@@ -50,7 +51,18 @@ impl Around {
     }
 }
 
-/// A dense projection, with or without delays.
+/// How a dense layer looks back in time.
+#[derive(Debug, Clone, Copy)]
+pub enum Past<'a> {
+    /// Not at all.
+    None,
+    /// With a learned delay for each synapse.
+    Delays(&'a DelaysConfig),
+    /// With a weight for each of the last steps.
+    Field(usize),
+}
+
+/// A dense projection.
 ///
 /// # Errors
 ///
@@ -59,13 +71,16 @@ pub fn dense<B: Backend>(
     device: &B,
     (inputs, outputs): (usize, usize),
     init: Init,
-    delays: Option<&DelaysConfig>,
+    past: Past<'_>,
     around: Around,
     seed: (u64, usize),
 ) -> Result<Box<dyn Projection<B>>> {
-    let linear: Box<dyn Projection<B>> = match delays {
-        Some(delays) => Box::new(Delayed::new(device, (inputs, outputs), delays, init, around.is_plain(), seed)?),
-        None => {
+    let linear: Box<dyn Projection<B>> = match past {
+        Past::Field(steps) => Box::new(Field::new(device, (inputs, outputs), steps, init, around.is_plain(), seed)?),
+        Past::Delays(delays) => {
+            Box::new(Delayed::new(device, (inputs, outputs), delays, init, around.is_plain(), seed)?)
+        }
+        Past::None => {
             let dense = Dense::new(device, inputs, outputs, init, seed)?;
             Box::new(if around.is_plain() { dense } else { dense.without_bias() })
         }
@@ -114,5 +129,6 @@ pub fn readout<B: Backend>(
         let linear = if around.is_plain() { linear } else { linear.without_bias() };
         return around.wrap(device, Box::new(linear), classes);
     }
-    dense(device, sizes, config.init, config.delays.as_ref(), around, seed)
+    let past = config.delays.as_ref().map_or(Past::None, Past::Delays);
+    dense(device, sizes, config.init, past, around, seed)
 }

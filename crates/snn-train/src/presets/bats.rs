@@ -102,6 +102,7 @@ fn preset(run: Run) -> Preset {
         bias: false,
         norm: None,
         delays: None,
+        field: 1,
     };
     let model = ModelConfig {
         layers: run.hidden.iter().map(dense).collect(),

@@ -1,5 +1,6 @@
 //! Every published experiment by name; a name begins with its system.
 
+mod alif;
 mod bats;
 mod block;
 mod paralif;
@@ -35,7 +36,8 @@ pub struct Published {
     pub spikes: Option<f64>,
     /// Their standard deviation.
     pub spikes_sd: Option<f64>,
-    /// Seconds of an epoch on the published hardware: for the block model one NVIDIA A100, for SPSN a GPU without a name.
+    /// Seconds of an epoch on the published hardware: for the block model one NVIDIA A100, for SPSN and
+    /// the adaptive blocks a GPU without a name.
     pub epoch_seconds: Option<f64>,
 }
 
@@ -47,6 +49,7 @@ pub fn all() -> Vec<Preset> {
     all.extend(paralif_nets::presets());
     all.extend(bats::presets());
     all.extend(ttfs::presets());
+    all.extend(alif::presets());
     all
 }
 
@@ -75,7 +78,7 @@ mod tests {
     #[test]
     fn names_are_unique_and_begin_with_the_system() {
         let mut names: Vec<String> = all().into_iter().map(|p| p.name).collect();
-        let systems = ["block-", "spsn-", "paralif-", "bats-", "ttfs-"];
+        let systems = ["block-", "spsn-", "paralif-", "bats-", "ttfs-", "blocks-", "alif-"];
         assert!(names.iter().all(|n| systems.iter().any(|s| n.starts_with(s))));
         names.sort();
         let count = names.len();

@@ -70,7 +70,7 @@ fn normalised_conv(channels: usize, kernel_width: Option<usize>, neuron: NeuronC
 
 fn without_bias(width: usize, neuron: NeuronConfig) -> LayerConfig {
     let init = Init::default();
-    LayerConfig::Dense { width, neuron, init, skip: false, bias: false, norm: None, delays: None }
+    LayerConfig::Dense { width, neuron, init, skip: false, bias: false, norm: None, delays: None, field: 1 }
 }
 
 const HALF: LayerConfig = LayerConfig::Dropout { p: 0.5 };
@@ -186,6 +186,7 @@ fn learned_delays() -> [Preset; 2] {
         bias: false,
         norm: Some(NormConfig::BATCH),
         delays: Some(delays.clone()),
+        field: 1,
     };
     let drop = || LayerConfig::Dropout { p: 0.4 };
     let model = || ModelConfig {

@@ -329,6 +329,7 @@ fn model<B: Backend>(device: &B, case: &Case) -> Result<()> {
         bias: true,
         norm: None,
         delays: None,
+        field: 1,
     };
     let mode: String = case.option("readout")?;
     let config = ModelConfig {

@@ -2,6 +2,7 @@
 //!
 //! A runner belongs to a *kind*, not to a file: other shapes and seeds of the same kind must pass too.
 
+mod alif;
 mod arrays;
 mod bats;
 mod block;
@@ -32,8 +33,13 @@ struct Implementation {
 }
 
 /// The kinds that have a runner, by system.
-const KINDS: &[(&str, &[&str])] =
-    &[("block", block::KINDS), ("paralif", paralif::KINDS), ("bats", bats::KINDS), ("ttfs", ttfs::KINDS)];
+const KINDS: &[(&str, &[&str])] = &[
+    ("block", block::KINDS),
+    ("paralif", paralif::KINDS),
+    ("bats", bats::KINDS),
+    ("ttfs", ttfs::KINDS),
+    ("alif-blocks", alif::KINDS),
+];
 
 /// Everything that implements a kind of a system, or nothing where there is no such kind.
 fn implementations(system: &str, kind: &str) -> Result<Option<Vec<Implementation>>> {
@@ -42,6 +48,7 @@ fn implementations(system: &str, kind: &str) -> Result<Option<Vec<Implementation
         "paralif" => paralif::implementations(kind),
         "bats" => bats::implementations(kind),
         "ttfs" => ttfs::implementations(kind),
+        "alif-blocks" => alif::implementations(kind),
         _ => Ok(None),
     }
 }

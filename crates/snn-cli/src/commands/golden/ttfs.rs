@@ -317,6 +317,7 @@ fn model(
                     bias: true,
                     norm: None,
                     delays: None,
+                    field: 1,
                 });
                 hidden += 1;
             }

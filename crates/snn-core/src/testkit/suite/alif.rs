@@ -83,7 +83,7 @@ fn alif_case<B: Backend>(device: &B, neuron: &AlifNeuron, lanes: Lanes, seed: u6
     r.delay_spikes(&spikes_ref, late_by, &mut late_ref).unwrap();
     assert_eq!(device.download_spikes(&late).unwrap().to_dense::<f64>(), late_ref.values, "{what}: delayed spikes");
 
-    let given = seed % 4 != 0;
+    let given = !seed.is_multiple_of(4);
     let mut places = [width, width, width, lanes.batch * width].map(|len| pair.rubbish(len));
     let [on_beta, on_decay, on_strength, sum] = &mut places;
     let grads = AlifGrad {

@@ -1,16 +1,15 @@
-//! The algorithms as the block paper timed them, for the comparison benchmark alone.
+//! The block paper: its sequential single-spike neuron and the block model.
 //!
-//! [`stepwise_forward`] and [`stepwise_backward`] are the sequential single-spike neuron with one whole-array
-//! operation per line of the model and time step, intermediate arrays kept for the backward pass: what a framework
-//! does. [`convolution_forward`] and [`convolution_backward`] are the block model with its two long convolutions,
-//! quadratic in T. Training never calls them; tests hold them against the fused scans.
+//! [`stepwise_forward`] and [`stepwise_backward`] are the sequential neuron, one operation at a time;
+//! [`convolution_forward`] and [`convolution_backward`] are the block model with its two long convolutions, quadratic
+//! in T.
 
 use rayon::prelude::*;
 use snn_core::Lanes;
 use snn_core::error::{Result, check_len};
 
+use super::{correlate, kernels, map3, slice_step, store_step};
 use crate::memory::Cpu;
-use crate::simd;
 
 /// Everything that the step-by-step forward pass keeps, `[T][B * N]` each.
 #[derive(Debug, Default)]
@@ -19,32 +18,6 @@ pub struct StepwiseTape {
     h: Vec<Vec<f32>>,
     mask: Vec<Vec<f32>>,
     v: Vec<Vec<f32>>,
-}
-
-/// One whole-array operation of three arrays, in pieces over the threads.
-fn map3(cpu: &Cpu, a: &[f32], b: &[f32], c: &[f32], f: impl Fn(f32, f32, f32) -> f32 + Sync) -> Vec<f32> {
-    const STEP: usize = 1 << 14;
-    let mut out = vec![0.0; a.len()];
-    cpu.install(|| {
-        let pieces = out.par_chunks_mut(STEP).zip(a.par_chunks(STEP)).zip(b.par_chunks(STEP).zip(c.par_chunks(STEP)));
-        pieces.for_each(|((out, a), (b, c))| {
-            simd::run(
-                #[inline(always)]
-                || {
-                    for (((o, &a), &b), &c) in out.iter_mut().zip(a).zip(b).zip(c) {
-                        *o = f(a, b, c);
-                    }
-                },
-            );
-        });
-    });
-    out
-}
-
-/// The current of step `t` of every sample, `[B * N]`.
-fn slice_step(lanes: Lanes, x: &[f32], t: usize) -> Vec<f32> {
-    let rows = x.chunks(lanes.width).skip(t).step_by(lanes.steps);
-    rows.flatten().copied().collect()
 }
 
 /// The sequential single-spike neuron, one operation at a time; gives the spikes `[B, T, N]`.
@@ -74,10 +47,7 @@ pub fn stepwise_forward(
         let s = map3(cpu, &h, &mask, &mask, |h, m, _| h * (1.0 - m));
         v = map3(cpu, &u, &mask, &mask, |u, m, _| u * (1.0 - m));
         let next = map3(cpu, &mask, &s, &s, |m, s, _| m.max(s));
-        for (b, row) in s.chunks(lanes.width).enumerate() {
-            let at = (b * lanes.steps + t) * lanes.width;
-            spikes[at..at + lanes.width].copy_from_slice(row);
-        }
+        store_step(lanes, &s, t, &mut spikes);
         tape.u.push(u);
         tape.h.push(h);
         tape.v.push(v.clone());
@@ -128,10 +98,7 @@ pub fn stepwise_backward(
         grad_mask = map3(cpu, &less, &gv, u, |x, gv, u| x - gv * u);
         let before = if t > 0 { &tape.v[t - 1] } else { &zeros };
         grad_beta = map3(cpu, &grad_beta, &lam, before, |g, lam, v| g + lam * v);
-        for (b, row) in lam.chunks(lanes.width).enumerate() {
-            let at = (b * lanes.steps + t) * lanes.width;
-            grad_current[at..at + lanes.width].copy_from_slice(row);
-        }
+        store_step(lanes, &lam, t, &mut grad_current);
     }
     Ok((grad_current, grad_beta))
 }
@@ -140,35 +107,6 @@ pub fn stepwise_backward(
 #[derive(Debug, Default)]
 pub struct ConvolutionTape {
     membrane: Vec<f32>,
-}
-
-/// `out[t, n] = sum over j <= t of kernel[t - j][n] * x[j, n]` for one sample, or its adjoint (`j >= t`).
-fn correlate(width: usize, kernel: &[f32], x: &[f32], out: &mut [f32], reverse: bool) {
-    let steps = x.len() / width;
-    simd::run(
-        #[inline(always)]
-        || {
-            for t in 0..steps {
-                let out = &mut out[t * width..(t + 1) * width];
-                out.fill(0.0);
-                let span = if reverse { t..steps } else { 0..t + 1 };
-                for j in span {
-                    let kernel = &kernel[t.abs_diff(j) * width..][..width];
-                    let x = &x[j * width..(j + 1) * width];
-                    for ((o, &k), &x) in out.iter_mut().zip(kernel).zip(x) {
-                        *o += k * x;
-                    }
-                }
-            }
-        },
-    );
-}
-
-/// The powers of the decay and the latency kernel, `[T, N]` each, age first.
-fn kernels(lanes: Lanes, beta: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let powers = (0..lanes.steps).flat_map(|age| beta.iter().map(move |b| b.powi(age as i32))).collect();
-    let phi = (0..lanes.steps).flat_map(|age| std::iter::repeat_n(age as f32 + 1.0, lanes.width)).collect();
-    (powers, phi)
 }
 
 /// The block model by convolution over all steps; gives the spikes `[B, T, N]`.
@@ -185,7 +123,7 @@ pub fn convolution_forward(
 ) -> Result<Vec<f32>> {
     check_len("convolution_forward", "current", current.len(), lanes.len())?;
     check_len("convolution_forward", "beta", beta.len(), lanes.width)?;
-    let (powers, phi) = kernels(lanes, beta);
+    let (powers, phi) = kernels(lanes.steps, beta);
     let sample = lanes.steps * lanes.width;
     tape.membrane.resize(lanes.len(), 0.0);
     let mut spikes = vec![0.0; lanes.len()];
@@ -217,7 +155,7 @@ pub fn convolution_backward(
 ) -> Result<(Vec<f32>, Vec<f32>)> {
     check_len("convolution_backward", "grad_spikes", grad_spikes.len(), lanes.len())?;
     check_len("convolution_backward", "tape", tape.membrane.len(), lanes.len())?;
-    let (powers, phi) = kernels(lanes, beta);
+    let (powers, phi) = kernels(lanes.steps, beta);
     let sample = lanes.steps * lanes.width;
     let mut grad_current = vec![0.0; lanes.len()];
     let mut grad_beta = vec![0.0; lanes.batch * lanes.width];
