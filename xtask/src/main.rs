@@ -43,6 +43,9 @@ enum Task {
         /// Takes copies that are not the published files, and labels them in every result.
         #[arg(long)]
         accept_nonstandard: bool,
+        /// Of recordings: the specimens, or `published`, as `snn data download` takes them.
+        #[arg(long, value_name = "ID,ID,...|published")]
+        cells: Option<OsString>,
     },
     /// Reproduces a published figure or table: TARGET [--profile smoke|quick|paper] [...].
     ///
@@ -97,7 +100,7 @@ fn run(task: Task) -> Result<Outcome> {
     let here = std::env::current_dir().context("cannot tell the current directory")?;
     let root = command::root();
     match task {
-        Task::DownloadData { names, mirror, data_dir, accept_nonstandard } => {
+        Task::DownloadData { names, mirror, data_dir, accept_nonstandard, cells } => {
             let Some(snn) = snn::build(&root)? else { return Ok(Outcome::Failed) };
             let data_dir = data_dir.map(|dir| absolute(&here, &dir));
             let mut download =
@@ -108,7 +111,7 @@ fn run(task: Task) -> Result<Outcome> {
             if accept_nonstandard {
                 download = download.args(["--accept-nonstandard"]);
             }
-            let outcome = download.run()?;
+            let outcome = download.option("--cells", cells).run()?;
             if !outcome.is_fine() {
                 return Ok(outcome);
             }

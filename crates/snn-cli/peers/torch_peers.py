@@ -17,9 +17,17 @@ Networks of rectified linear units (fc2, fc2-fused-adam, vgg16) are timed as who
 the forward pass with the loss, backward_s the backward pass with the optimiser's step; of several ways to run them the
 fastest is reported, and "variant" says which it was. --steps, --n-in and --n mean nothing to them.
 
+The adaptive neuron with a refractory period comes in three forms of equal spikes: `alif`, a loop over time fed by one
+unbind; `alif-published`, the loop that writes the recurrent drive into an array of all steps, as published, which makes
+its backward pass quadratic in T; `alif-block`, one refractory period at a time.
+
+A peer whose library is not installed prints {"peer": ..., "missing": library}; "first_forward_s" is the forward pass of
+the batch that is dropped.
+
 Examples
   torch_peers.py --peer block,single,multi --batch 64 --steps 128 --n 100,1000
-  torch_peers.py --peer alif,alif-block --steps 1024 --refractory 40 --n 128
+  torch_peers.py --peer alif,alif-published,alif-block --steps 1024 --refractory 40 --n 128 --layers 2
+  torch_peers.py --peer norse,spikingjelly,snntorch --forward-only --n-in 200 --n 100 --steps 1000
   torch_peers.py --peer spsn-sb,lif --n-in 700 --n 128 --steps 250 --density 0.02
   torch_peers.py --peer fc2,fc2-fused-adam,vgg16 --batch 8 --density 0.2 --repeats 30
   torch_peers.py --device cuda --peer block,single,snntorch,spikingjelly --n 1000
@@ -54,6 +62,24 @@ def spike(v, k=10.0):
     return FastSigmoid.apply(v, k)
 
 
+class MultiGaussian(torch.autograd.Function):
+    """Heaviside(v) forward; backward half of a Gaussian at 0 less two wide ones at its sides."""
+
+    @staticmethod
+    def forward(ctx, v):
+        ctx.save_for_backward(v)
+        return (v > 0).to(v.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (v,) = ctx.saved_tensors
+
+        def bell(mean, width):
+            return torch.exp(-(v - mean) ** 2 / (2 * width ** 2)) / (math.sqrt(2 * math.pi) * width)
+
+        return grad * 0.5 * (1.15 * bell(0.0, 0.5) - 0.15 * bell(0.5, 3.0) - 0.15 * bell(-0.5, 3.0))
+
+
 SLICED = False
 
 
@@ -83,11 +109,11 @@ def decay_kernel(beta, steps):
     return beta.unsqueeze(1) ** exponent
 
 
-def block_core(current, kernel, phi, threshold):
+def block_core(current, kernel, phi, threshold, fire=spike):
     """current [B, n, T]; kernel [n, T]; phi [T] -> (spikes, z, membrane), all [B, n, T]."""
     batch, n, steps = current.shape
     membrane = F.conv1d(F.pad(current, (steps - 1, 0)), kernel.unsqueeze(1), groups=n)
-    fires = spike(membrane - threshold)
+    fires = fire(membrane - threshold)
     z = F.conv2d(F.pad(fires, (steps - 1, 0)).unsqueeze(1), phi.view(1, 1, 1, steps)).squeeze(1)
     return PassAll.apply(z), z, membrane
 
@@ -154,31 +180,59 @@ class Multi(Layer):
 
 
 class Adaptive(Layer):
-    """Sequential adaptive LIF with absolute refractory period and delayed recurrence."""
+    """Adaptive LIF with an absolute refractory period, one step after the other. Recurrent connections take one step
+    more than that period. Spikes pass gradients to later steps through the threshold alone."""
 
-    def __init__(self, n_in, n, refractory, **_):
+    def __init__(self, n_in, n, refractory, recurrent=True, **_):
         super().__init__(n_in, n)
-        self.recurrent = torch.nn.Parameter(torch.eye(n))
-        self.p = torch.nn.Parameter(torch.full((n,), 0.95))
-        self.b = torch.nn.Parameter(torch.full((n,), 0.9))
-        self.latency = refractory
+        self.recurrent = torch.nn.Parameter(torch.eye(n)) if recurrent else None
+        self.p = torch.nn.Parameter(torch.full((n,), 0.9))
+        self.b = torch.nn.Parameter(torch.full((n,), 1.8))
+        self.refractory = refractory
+
+    def constants(self):
+        return self.beta.clamp(0.001, 0.999), self.p.abs().clamp(0, 0.999), self.b.abs().clamp(0.001, 1)
 
     def neuron(self, current):
-        beta, p, b = self.beta.clamp(0.001, 0.999), self.p.abs().clamp(0, 0.999), self.b.abs().clamp(0.001, 1)
+        beta, p, b = self.constants()
         v = torch.zeros_like(current[:, :, 0])
-        a, s = torch.zeros_like(v), torch.zeros_like(v)
-        threshold, since = torch.ones_like(v), torch.full_like(v, float(self.latency))
-        fed_back, out = [], []
+        a, threshold, rest = v, torch.ones_like(v), v
+        out = []
         for t, drive in enumerate(over_time(current)):
-            fed_back.append(s.detach() @ self.recurrent.T)
-            if t >= self.latency:
-                drive = drive + fed_back[t - self.latency]
-            since = torch.where(s.detach() > 0, torch.zeros_like(since), since)
-            drive = torch.where(since < self.latency, torch.zeros_like(drive), drive)
-            since = since + 1
-            v = beta * v + drive
-            s = spike(v - threshold)
-            v = v * (1 - s.detach())
+            if self.recurrent is not None and t > self.refractory:
+                drive = drive + F.linear(out[t - self.refractory - 1].detach(), self.recurrent)
+            v = beta * v + drive.masked_fill(rest > 0, 0)
+            s = MultiGaussian.apply(v - threshold)
+            fired = s.detach()
+            v = v * (1 - fired)
+            rest = torch.where(fired > 0, self.refractory, rest - 1)
+            a = p * a + s
+            threshold = 1 + b * a
+            out.append(s)
+        return torch.stack(out, 2)
+
+
+class AdaptivePublished(Adaptive):
+    """The same, with two defects of the published loop: it adds the recurrent drive to an array of all steps, and there
+    it blanks refractory neurons. Each write in place copies that whole array's gradient in the backward pass."""
+
+    def neuron(self, current):
+        beta, p, b = self.constants()
+        current = current.clone()
+        v = torch.zeros_like(current[:, :, 0])
+        a, threshold, rest = v, torch.ones_like(v), v
+        out = []
+        for t in range(current.shape[2]):
+            if t > self.refractory:
+                past = out[t - self.refractory - 1].detach()
+                drive = torch.zeros_like(past) if self.recurrent is None else F.linear(past, self.recurrent)
+                current[:, :, t] += drive
+            current[:, :, t][rest > 0] = 0
+            v = beta * v + current[:, :, t]
+            s = MultiGaussian.apply(v - threshold)
+            fired = s.detach()
+            v = v * (1 - fired)
+            rest = torch.where(fired > 0, self.refractory, rest - 1)
             a = p * a + s
             threshold = 1 + b * a
             out.append(s)
@@ -186,7 +240,8 @@ class Adaptive(Layer):
 
 
 class AdaptiveBlock(Adaptive):
-    """The same model simulated one refractory period at a time."""
+    """The same spikes, one refractory period and a step at a time: no neuron fires twice in a block. Gradients differ:
+    every entry of the selection of the first spike passes them, and none go from the carried threshold to spikes."""
 
     def __init__(self, n_in, n, refractory, **kw):
         super().__init__(n_in, n, refractory, **kw)
@@ -195,31 +250,31 @@ class AdaptiveBlock(Adaptive):
         self.register_buffer("ahead", torch.arange(1, self.length + 1).float())
 
     def neuron(self, current):
-        beta, p, b = self.beta.clamp(0.001, 0.999), self.p.abs().clamp(0, 0.999), self.b.abs().clamp(0.001, 1)
+        beta, p, b = self.constants()
         batch, n, steps = current.shape
         length = self.length
         current = F.pad(current, (0, -steps % length))
         kernel = decay_kernel(beta, length)
         growth = p.unsqueeze(1) ** self.ahead
-        a_trace = torch.zeros(batch, n, length, device=current.device)
-        threshold = torch.ones_like(a_trace)
+        a = torch.zeros(batch, n, length, device=current.device)
+        threshold = torch.ones_like(a)
         s = z = membrane = None
         out = []
-        for i in range(current.shape[2] // length):
-            drive = current[:, :, i * length:(i + 1) * length]
+        for drive in current.split(length, 2):
             if s is not None:
                 past = s.detach()
-                drive = drive + torch.einsum("ij,bjt->bit", self.recurrent, past)
+                if self.recurrent is not None:
+                    drive = drive + torch.einsum("ij,bjt->bit", self.recurrent, past)
                 fired = past.amax(2).bool()
-                drive = torch.where(z < fired.unsqueeze(2), torch.zeros_like(drive), drive)
-                start = membrane[:, :, -1] * ~fired
-                drive = torch.cat([drive[:, :, :1] + (beta * start).unsqueeze(2), drive[:, :, 1:]], 2)
-                at_spike = (a_trace * past).sum(2) + 1 / p
-                rest = p ** (z > 1).sum(2)
-                a = torch.where(fired, at_spike * rest, a_trace[:, :, -1])
-                a_trace = growth * a.unsqueeze(2)
-                threshold = 1 + b.view(1, -1, 1) * a_trace
-            s, z, membrane = block_core(drive, kernel, self.phi, threshold)
+                drive = torch.where(z < fired.unsqueeze(2), 0.0, drive)
+                start = beta * membrane[:, :, -1] * ~fired
+                drive = torch.cat([drive[:, :, :1] + start.unsqueeze(2), drive[:, :, 1:]], 2)
+                # One step later the threshold counts the spike: p (a + 1 / p) = p a + 1.
+                jump = (a * past).sum(2) + 1 / p
+                a = torch.where(fired, p ** (z > 1).sum(2) * jump, a[:, :, -1])
+                a = growth * a.unsqueeze(2)
+                threshold = 1 + b.unsqueeze(1) * a
+            s, z, membrane = block_core(drive, kernel, self.phi, threshold, MultiGaussian.apply)
             out.append(s)
         return torch.cat(out, 2)[:, :, :steps]
 
@@ -322,8 +377,8 @@ class SpikingJellyLif(Layer):
     def __init__(self, n_in, n, device="cpu", **_):
         super().__init__(n_in, n)
         from spikingjelly.activation_based import neuron
-        backend = "cupy" if device == "cuda" else "torch"
-        self.cell = neuron.LIFNode(tau=10.0, step_mode="m", backend=backend)
+        backend = {"backend": "cupy"} if device == "cuda" else {}
+        self.cell = neuron.LIFNode(tau=10.0, step_mode="m", **backend)
 
     def neuron(self, current):
         from spikingjelly.activation_based import functional
@@ -331,13 +386,26 @@ class SpikingJellyLif(Layer):
         return self.cell(current.permute(2, 0, 1).contiguous()).permute(1, 2, 0)
 
 
+class NorseLif(Layer):
+    """Synaptic and membrane filter with reset; Norse walks over time itself, first axis."""
+
+    def __init__(self, n_in, n, **_):
+        super().__init__(n_in, n)
+        from norse.torch import LIF
+        self.cell = LIF()
+
+    def neuron(self, current):
+        return self.cell(current.permute(2, 0, 1).contiguous())[0].permute(1, 2, 0)
+
+
 PEERS = {
-    "block": Block, "single": Single, "multi": Multi, "alif": Adaptive, "alif-block": AdaptiveBlock,
+    "block": Block, "single": Single, "multi": Multi,
+    "alif": Adaptive, "alif-published": AdaptivePublished, "alif-block": AdaptiveBlock,
     "spsn-sb": Spsn, "spsn-gs": lambda **kw: Spsn(mode="gs", **kw), "lif": Lif,
     "paralif-t": lambda **kw: Spsn(mode="t", **kw), "paralif-d": lambda **kw: Spsn(mode="d", **kw),
     "paralif-t-loop": lambda **kw: Spsn(mode="t", loop=True, **kw),
     "paralif-t-recurrent": lambda **kw: Spsn(mode="t", recurrent=True, **kw),
-    "snntorch": SnnTorchLeaky, "spikingjelly": SpikingJellyLif,
+    "norse": NorseLif, "snntorch": SnnTorchLeaky, "spikingjelly": SpikingJellyLif,
 }
 
 
@@ -396,8 +464,16 @@ def time_one(name, batch, steps, n_in, n, args):
     sync = torch.cuda.synchronize if device == "cuda" else (lambda: None)
     generator = torch.Generator().manual_seed(args.seed)
     torch.manual_seed(args.seed)
-    tau = {} if args.tau is None else {"tau_mem": args.tau, "tau_syn": args.tau}
-    layer = PEERS[name](n_in=n_in, n=n, steps=steps, refractory=args.refractory, device=device, **tau).to(device)
+    given = {} if args.tau is None else {"tau_mem": args.tau, "tau_syn": args.tau}
+    if args.feed_forward and name.startswith("alif"):
+        given["recurrent"] = False
+    sizes = [n_in] + [n] * (args.layers - 1)
+    try:
+        layers = [PEERS[name](n_in=size, n=n, steps=steps, refractory=args.refractory, device=device, **given)
+                  for size in sizes]
+    except ModuleNotFoundError as error:
+        return {"peer": name, "missing": error.name}
+    layer = (layers[0] if len(layers) == 1 else torch.nn.Sequential(*layers)).to(device)
     if args.compile:
         layer = torch.compile(layer)
     forward, backward = [], []
@@ -415,13 +491,15 @@ def time_one(name, batch, steps, n_in, n, args):
             y.sum().backward()
             sync()
         end = time.perf_counter()
-        if i > 0:
+        if i == 0:
+            first = middle - start
+        else:
             forward.append(middle - start)
             backward.append(end - middle)
     return {
         "peer": name + ("+sliced" if SLICED else "") + ("+compile" if args.compile else ""), "device": device, "batch": batch, "steps": steps,
-        "n_in": n_in, "n": n, "refractory": args.refractory, "forward_s": median(forward),
-        "backward_s": median(backward), "forward_all": forward, "backward_all": backward,
+        "n_in": n_in, "n": n, "refractory": args.refractory, "layers": args.layers, "forward_s": median(forward),
+        "backward_s": median(backward), "forward_all": forward, "backward_all": backward, "first_forward_s": first,
         "peak_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
         "torch": torch.__version__, "threads": torch.get_num_threads(),
         "output_mean": float(y.detach().mean()),
@@ -496,6 +574,8 @@ def main():
     parser.add_argument("--n-in", type=numbers, default=[1000])
     parser.add_argument("--n", type=numbers, default=[100])
     parser.add_argument("--refractory", type=int, default=40)
+    parser.add_argument("--layers", type=int, default=1, help="equal layers, one on top of the other")
+    parser.add_argument("--feed-forward", action="store_true", help="alif without recurrent connections")
     parser.add_argument("--density", type=float, default=None)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--threads", type=int, default=None)

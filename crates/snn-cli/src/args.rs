@@ -43,6 +43,9 @@ pub(crate) enum Command {
     Export(Export),
     /// Make a network of neurons that spike once of a trained network of rectifiers, or the other way round.
     Map(Map),
+    /// Fit adaptive neurons to recorded cells, all in one batch.
+    #[command(after_help = FIT_HELP)]
+    FitNeuron(FitNeuron),
     /// Compute a figure or table of a paper.
     Reproduce(Reproduce),
     /// Print a completion script for a shell.
@@ -62,6 +65,15 @@ const EVAL_HELP: &str = r#"The output spikes of event-driven neurons can be read
   snn eval RUN --set 'model.readout.neuron.read={kind="decay",rate=1}' --set 'train.loss={kind="targets",on=15,off=3}'
 Weights that another program trained, in a folder of `*_weights.npy`:
   snn eval FOLDER --experiment bats-count-count"#;
+
+/// How cells are named, and what can be set.
+const FIT_HELP: &str = r#"Cells:
+  snn fit-neuron --synthetic 4 --out fits/synthetic            neurons whose parameters are known, generated first
+  snn fit-neuron 488359338 485931158 --out fits/mouse          specimens that `snn data download allen-cells` fetched
+  snn fit-neuron recordings/ my-cell.nwb other.npz --out fits  folders of recordings, NWB 1.x files, arrays i, v, s, fs
+Settings, with `--set KEY=VALUE`: dt_ms, refractory_ms, field, tau_ms, first_tau_ms, match_rates, epochs, patience,
+learning_rate, relative_steps, final_share, starts, seed, gradient (steps, blocks), wide_limits; protocol.fit,
+protocol.test (names of stimuli), protocol.trials (first, all), protocol.scale (fit, each), protocol.seconds."#;
 
 /// Where data is, and on what the work runs.
 #[derive(Debug, Clone, Args)]
@@ -299,6 +311,18 @@ pub(crate) struct Download {
     /// Accept a subset or look-alike; its results then carry its label.
     #[arg(long)]
     pub(crate) accept_nonstandard: bool,
+    /// Of recordings: the specimens, or `published` for all that the published rule takes [default: a short list].
+    #[arg(long, value_name = "ID,ID,...|published", value_parser = wanted_cells)]
+    pub(crate) cells: Option<snn_data::ephys::allen::Wanted>,
+}
+
+fn wanted_cells(text: &str) -> Result<snn_data::ephys::allen::Wanted, String> {
+    use snn_data::ephys::allen::{Selection, Wanted};
+    if text == "published" {
+        return Ok(Wanted::Selected(Selection::default()));
+    }
+    let id = |part: &str| part.trim().parse().map_err(|_| format!("`{part}` is no number of a specimen"));
+    text.split(',').map(id).collect::<Result<_, _>>().map(Wanted::Listed)
 }
 
 #[derive(Debug, Args)]
@@ -308,18 +332,46 @@ pub(crate) struct Generate {
     /// The split.
     #[arg(long, default_value = "train")]
     pub(crate) split: String,
-    /// Samples.
+    /// Samples; of `allen-sim` neurons.
     #[arg(long)]
     pub(crate) samples: Option<usize>,
     /// Seed.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// The file to write.
-    #[arg(long, value_name = "FILE.h5")]
+    /// The file to write; of `allen-sim` the folder.
+    #[arg(long, value_name = "FILE.h5|DIR")]
     pub(crate) out: PathBuf,
     /// Write the variable-length layout of SHD instead of the project's own.
     #[arg(long)]
     pub(crate) vlen: bool,
+}
+
+/// Which cells to fit, and how.
+#[derive(Debug, Args)]
+pub(crate) struct FitNeuron {
+    /// Files, folders of recordings, or numbers of downloaded specimens.
+    #[arg(value_name = "CELL")]
+    pub(crate) cells: Vec<String>,
+    /// Also so many generated cells; they go to `sessions` in the result.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) synthetic: usize,
+    /// Seed of the generated cells and of the starting points.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// The published protocol in place of ours.
+    #[arg(long)]
+    pub(crate) published: bool,
+    /// Detect spikes in the voltage even where a file has them.
+    #[arg(long)]
+    pub(crate) detect: bool,
+    /// Change a setting, for example `refractory_ms=4`; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Directory of the result.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
 }
 
 /// What to time.
@@ -358,6 +410,18 @@ pub(crate) struct BenchArgs {
     /// Neurons, comma separated.
     #[arg(long, value_delimiter = ',', default_value = "100")]
     pub(crate) n: Vec<usize>,
+    /// Equal layers, one on top of the other.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) layers: usize,
+    /// Refractory periods of `alif-*` models in steps, comma separated.
+    #[arg(long, value_delimiter = ',', default_value = "40")]
+    pub(crate) refractory: Vec<u32>,
+    /// Leave the recurrent connections of `alif-*` models out.
+    #[arg(long)]
+    pub(crate) feed_forward: bool,
+    /// Leave the backward pass out.
+    #[arg(long)]
+    pub(crate) forward_only: bool,
     /// Share of active inputs; without it the published synthetic spikes, U(0, 200) events per sequence and input. A fifth
     /// for the dense network of `networks`, as MNIST has it.
     #[arg(long)]
@@ -417,7 +481,7 @@ pub(crate) struct Reproduce {
     /// Directory of results.
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub(crate) out: PathBuf,
-    /// A Python with torch, to time the peers in the same run (figure3, paralif-time).
+    /// A Python with torch, to time the peers in the same run (figure3, paralif-time, blocks-speed, blocks-libraries).
     #[arg(long, value_name = "PYTHON")]
     pub(crate) peer_python: Option<PathBuf>,
     /// Data sets to use, comma separated [default: all that are present, or built-in ones].

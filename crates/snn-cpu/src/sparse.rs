@@ -44,6 +44,10 @@ const DENSE_MIN_WIDTH: usize = 32;
 /// where they hold 16. The wider a tile, the fewer walks along the lists.
 const LANES: usize = 112;
 
+/// Columns of the last tile, at most: a walk along the lists for one cache line of columns would cost more than the
+/// registers that are short.
+const MOST_LANES: usize = LANES + 16;
+
 /// Rows of a part of what is gathered from: with a full tile's columns, 28 KB.
 const PART: usize = 64;
 
@@ -63,11 +67,14 @@ struct Tile {
 }
 
 fn tiles(width: usize) -> Vec<Tile> {
-    let tile = |at: usize| {
-        let real = LANES.min(width - at);
-        Tile { at, real, lanes: real.next_multiple_of(16) }
-    };
-    (0..width).step_by(LANES).map(tile).collect()
+    let mut tiles = Vec::new();
+    let mut at = 0;
+    while at < width {
+        let real = if width - at <= MOST_LANES { width - at } else { LANES };
+        tiles.push(Tile { at, real, lanes: real.next_multiple_of(16) });
+        at += real;
+    }
+    tiles
 }
 
 /// A cache line of values: buffers made of it begin at one, so that no vector straddles two.
@@ -77,8 +84,8 @@ struct Line([f32; 16]);
 
 impl Line {
     /// One tile of values, filled up with zeros.
-    fn padded(values: &[f32]) -> [Self; LANES / 16] {
-        let mut lines = [Self([0.0; 16]); LANES / 16];
+    fn padded(values: &[f32]) -> [Self; MOST_LANES / 16] {
+        let mut lines = [Self([0.0; 16]); MOST_LANES / 16];
         bytemuck::cast_slice_mut::<Self, f32>(&mut lines)[..values.len()].copy_from_slice(values);
         lines
     }
@@ -113,7 +120,8 @@ macro_rules! with_registers {
             64 => $kernel.run::<_, 64>($instance),
             80 => $kernel.run::<_, 80>($instance),
             96 => $kernel.run::<_, 96>($instance),
-            _ => $kernel.run::<_, 112>($instance),
+            112 => $kernel.run::<_, 112>($instance),
+            _ => $kernel.run::<_, 128>($instance),
         }
     };
 }
@@ -189,7 +197,7 @@ pub(crate) fn forward(
     let parts = Parts::new(cpu, spikes, tiles.len());
     cpu.install(|| {
         let chunks = out.par_chunks_mut(chunk(width) * width).enumerate();
-        let scratches = || (Vec::new(), aligned(CHUNK * LANES));
+        let scratches = || (Vec::new(), aligned(CHUNK * MOST_LANES));
         chunks.for_each_init(scratches, |(expanded, sums), (c, out)| {
             let first = c * chunk(width);
             let rows = first..first + out.len() / width;

@@ -141,6 +141,12 @@ impl<B: Backend> Stack<B> {
                         layers.push(Box::new(layer));
                         continue;
                     }
+                    if let NeuronConfig::Alif(c) = neuron
+                        && c.recurrent
+                    {
+                        let reason = "must be false in a convolution: every unit of the map would feed every other";
+                        return Err(Error::config(format!("model.layers.{i}.neuron.recurrent = true"), reason));
+                    }
                     in_time_steps(i, signal)?;
                     let output = Signal { kind: Kind::Spikes, steps, map: conv.output() };
                     let around = Around { bias: *bias, norm: *norm, gain: std::mem::replace(&mut gain, 1.0) };
@@ -512,6 +518,11 @@ mod tests {
             (format!("{pool}, {}", dense(3, ", delays = {}")), "", "layer 1 (delays) takes spikes, but layer 0 gives"),
             (dense(10, ""), ", readout = { neuron = { model = 'vote' } }", "as many neurons for each of the 4 classes"),
             (format!("{{ kind = 'dropout', p = 0.5 }}, {}", dense(144, ", skip = true")), "", "cannot follow dropout"),
+            (
+                "{ kind = 'conv', channels = 2, kernel = 3, neuron = { model = 'alif' } }".into(),
+                "",
+                "must be false in a convolution",
+            ),
             ("{ kind = 'avg-pool', window = 7 }".into(), "", "layer 0 (average pool 7x7) takes a map"),
             (format!("{pool}, {{ kind = 'pool', window = 2 }}"), "", "layer 1 (pool 2x2) takes spikes"),
         ] {

@@ -8,7 +8,8 @@
 //!
 //! `block`, `single`, `multi`, `cuba` and `paralif` are the layers that training uses; the last two with fixed time
 //! constants, `paralif` with a learned threshold. `block-convolution` and `single-stepwise` run the
-//! algorithms of [`snn_cpu::published`] after dense products, as the publication timed them.
+//! algorithms of [`snn_cpu::published`] after dense products, as the publication timed them. `alif-*` are adaptive
+//! neurons with a refractory period, see `alif.rs`.
 //!
 //! # The floor
 //!
@@ -23,6 +24,9 @@
 //!                                                                 backward: membrane read, gradient read and written
 //! floor   = min(dense, sparse) + scans
 //! ```
+//!
+//! Recurrent `alif` layers have a second product, of N inputs and as many events as output spikes. Of further layers only
+//! the scans count.
 //!
 //! Not counted: reading and writing of currents and gradients by the products, row lists, everything of size `[B, N]`.
 //! Where all arrays stay in cache, `scans` is too long, because copy bandwidth is that of main memory; a share of the
@@ -45,6 +49,7 @@ use snn_cpu::published::{
 };
 use snn_data::synth::poisson::{Rate, poisson_spikes};
 use snn_train::config::{CubaConfig, FilterConfig, Init, ParaLifConfig, PerNeuron, RecurrentConfig};
+use snn_train::layers::alif::AlifCell;
 use snn_train::layers::block::BlockCell;
 use snn_train::layers::cuba::CubaCell;
 use snn_train::layers::decay::Decay;
@@ -53,6 +58,7 @@ use snn_train::layers::lif::LifCell;
 use snn_train::layers::paralif::ParaLifCell;
 use snn_train::layers::{Cell, Clocked, Projection};
 
+use super::alif;
 use super::peer::{PeerCell, PeerTime, Peers};
 use super::timing::{self, median};
 use crate::args::BenchArgs;
@@ -91,6 +97,14 @@ pub(crate) enum LayerModel {
     ParalifGs,
     /// ParaLIF-T with its recurrent connection: two passes and a product.
     ParalifTRecurrent,
+    /// The adaptive neuron with a refractory period, one fused pass per direction, the gradient of its steps.
+    AlifSteps,
+    /// The same neuron, one fused pass per direction, the gradient of the block model.
+    AlifBlocks,
+    /// The same neuron as published: dense products and one operation per line and time step.
+    AlifStepwise,
+    /// Its block model as published: dense products and two convolutions over each block.
+    AlifBlocksPublished,
 }
 
 impl LayerModel {
@@ -108,6 +122,10 @@ impl LayerModel {
             Self::ParalifSb => "paralif-sb",
             Self::ParalifGs => "paralif-gs",
             Self::ParalifTRecurrent => "paralif-t-recurrent",
+            Self::AlifSteps => "alif-steps",
+            Self::AlifBlocks => "alif-blocks",
+            Self::AlifStepwise => "alif-stepwise",
+            Self::AlifBlocksPublished => "alif-blocks-published",
         }
     }
 
@@ -123,12 +141,19 @@ impl LayerModel {
             Self::ParalifSb => "spsn-sb",
             Self::ParalifGs => "spsn-gs",
             Self::ParalifTRecurrent => "paralif-t-recurrent",
+            Self::AlifSteps | Self::AlifStepwise => "alif",
+            Self::AlifBlocks | Self::AlifBlocksPublished => "alif-block",
         }
     }
 
     /// Whether this is an algorithm as published, kept for comparison only.
     pub(crate) fn as_published(self) -> bool {
-        matches!(self, Self::BlockConvolution | Self::SingleStepwise)
+        matches!(self, Self::BlockConvolution | Self::SingleStepwise | Self::AlifStepwise | Self::AlifBlocksPublished)
+    }
+
+    /// Whether the neurons have a refractory period that is asked for.
+    pub(crate) fn is_alif(self) -> bool {
+        matches!(self, Self::AlifSteps | Self::AlifBlocks | Self::AlifStepwise | Self::AlifBlocksPublished)
     }
 }
 
@@ -159,9 +184,39 @@ pub(crate) struct LayerCell {
     /// Whether the backward pass is left out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) forward_only: bool,
+    /// Refractory period of `alif` in steps; 40 without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) refractory: Option<u32>,
+    /// Whether `alif` has no recurrent connections.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) feed_forward: bool,
 }
 
 impl LayerCell {
+    /// One layer with the published input, forward and backward.
+    pub(crate) fn new(model: LayerModel, [batch, steps, n_in, n]: [usize; 4], repeats: usize) -> Self {
+        Self {
+            model,
+            batch,
+            steps,
+            n_in,
+            n,
+            layers: 1,
+            density: None,
+            repeats,
+            seed: 0,
+            tau: None,
+            forward_only: false,
+            refractory: None,
+            feed_forward: false,
+        }
+    }
+
+    /// Neurons times samples times steps, of all layers.
+    pub(crate) fn neuron_steps(&self) -> f64 {
+        (self.batch * self.steps * self.n * self.layers) as f64
+    }
+
     /// The filters of the models that have them.
     fn filter(&self) -> FilterConfig {
         let given = self.tau.map(PerNeuron::Shared);
@@ -193,12 +248,16 @@ impl LayerCell {
             LayerModel::ParalifSb => Box::new(paralif("SB", RecurrentConfig::None)?),
             LayerModel::ParalifGs => Box::new(paralif("GS", RecurrentConfig::None)?),
             LayerModel::ParalifTRecurrent => Box::new(paralif("T", RecurrentConfig::Spike)?),
+            LayerModel::AlifSteps
+            | LayerModel::AlifBlocks
+            | LayerModel::AlifStepwise
+            | LayerModel::AlifBlocksPublished => Box::new(AlifCell::new(cpu, &alif::config(self), self.n, seed)?),
         })
     }
 }
 
 /// What it took.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LayerTime {
     /// Seconds of every forward pass.
     pub(crate) forward: Vec<f64>,
@@ -208,6 +267,9 @@ pub(crate) struct LayerTime {
     pub(crate) events: f64,
     /// Mean of the last output, spikes per neuron and step: equal models must agree.
     pub(crate) output_mean: f64,
+    /// Seconds of the forward pass that is dropped, the first one.
+    #[serde(default)]
+    pub(crate) first_forward: f64,
 }
 
 impl LayerTime {
@@ -233,10 +295,13 @@ impl LayerTime {
 ///
 /// If the device fails, most likely for want of memory.
 pub(crate) fn time_layer(cpu: &Cpu, cell: &LayerCell) -> Result<LayerTime> {
-    let mut network: Box<dyn Timed> =
-        if cell.model.as_published() { Box::new(Published::new(cpu, cell)?) } else { Box::new(Fused::new(cpu, cell)?) };
+    let mut network: Box<dyn Timed> = match (cell.model.as_published(), cell.model.is_alif()) {
+        (true, true) => Box::new(alif::Published::new(cpu, cell)?),
+        (true, false) => Box::new(Published::new(cpu, cell)?),
+        (false, _) => Box::new(Fused::new(cpu, cell)?),
+    };
     let rate = cell.density.map_or(Rate::UpTo(RATE), Rate::Density);
-    let mut time = LayerTime { forward: Vec::new(), backward: Vec::new(), events: 0.0, output_mean: 0.0 };
+    let mut time = LayerTime::default();
     for i in 0..=cell.repeats {
         let input = poisson_spikes(cell.batch, cell.steps, cell.n_in, rate, (cell.seed << 32) + i as u64);
         let events = input.events() as f64;
@@ -250,7 +315,9 @@ pub(crate) fn time_layer(cpu: &Cpu, cell: &LayerCell) -> Result<LayerTime> {
             network.backward(cpu)?;
         }
         let backward = if cell.forward_only { 0.0 } else { start.elapsed().as_secs_f64() };
-        if i > 0 {
+        if i == 0 {
+            time.first_forward = forward;
+        } else {
             time.forward.push(forward);
             time.backward.push(backward);
             time.events += events / cell.repeats as f64;
@@ -261,7 +328,7 @@ pub(crate) fn time_layer(cpu: &Cpu, cell: &LayerCell) -> Result<LayerTime> {
 }
 
 /// A network whose passes are timed.
-trait Timed {
+pub(super) trait Timed {
     fn load(&mut self, cpu: &Cpu, input: Spikes) -> Result<()>;
     fn forward(&mut self, cpu: &Cpu) -> Result<()>;
     fn prepare_backward(&mut self, cpu: &Cpu) -> Result<()>;
@@ -269,7 +336,7 @@ trait Timed {
     fn output_events(&self) -> f64;
 }
 
-fn projections(cpu: &Cpu, cell: &LayerCell) -> Result<Vec<Dense<Cpu>>> {
+pub(super) fn projections(cpu: &Cpu, cell: &LayerCell) -> Result<Vec<Dense<Cpu>>> {
     let sizes = std::iter::once(cell.n_in).chain(std::iter::repeat(cell.n)).take(cell.layers);
     let dense =
         sizes.enumerate().map(|(i, inputs)| Dense::new(cpu, inputs, cell.n, Init::FanIn { gain: 1.0 }, (cell.seed, i)));
@@ -467,6 +534,14 @@ pub(crate) fn cell_bytes(cell: &LayerCell) -> f64 {
         | LayerModel::ParalifGs => 8.0 * layers * lanes + 8.0 * inputs.min(RATE * inputs / cell.steps as f64),
         // The same, the second membrane and two more gradients.
         LayerModel::ParalifTRecurrent => 20.0 * layers * lanes + 8.0 * inputs.min(RATE * inputs / cell.steps as f64),
+        // State, gradient, and the spikes that recurrent connections carried.
+        LayerModel::AlifSteps | LayerModel::AlifBlocks => {
+            9.0 * layers * lanes + 8.0 * inputs.min(RATE * inputs / cell.steps as f64)
+        }
+        // Current, spikes, four arrays of the tape; then the gradients on spikes and current, and the latter in blocks.
+        LayerModel::AlifBlocksPublished => 4.0 * (7.0 * layers * lanes + 2.0 * lanes) + 8.0 * inputs,
+        // Current, spikes and five arrays of the tape; then the gradients on spikes and current.
+        LayerModel::AlifStepwise => 4.0 * (8.0 * layers * lanes + lanes) + 8.0 * inputs,
         // Current, membrane, spikes; then the gradients on spikes and current.
         LayerModel::BlockConvolution => 4.0 * (3.0 * layers * lanes + 2.0 * lanes) + 8.0 * inputs,
         // Current, spikes and four arrays of the tape; then two gradients.
@@ -479,21 +554,28 @@ pub(crate) fn cell_bytes(cell: &LayerCell) -> f64 {
 struct Floor {
     dense: f64,
     sparse: f64,
+    recurrent: f64,
     scans: f64,
 }
 
 impl Floor {
-    fn new(limits: &Limits, cell: &LayerCell, events: f64) -> Self {
+    fn new(limits: &Limits, cell: &LayerCell, time: &LayerTime) -> Self {
         let lanes = (cell.batch * cell.steps * cell.n) as f64;
+        let passes = if cell.forward_only { 1.0 } else { 2.0 };
+        let dense = |inputs: usize| passes * 2.0 * lanes * inputs as f64 / limits.fma.all;
+        let sparse = |events: f64| passes * events * cell.n as f64 / limits.row_add.all;
+        let recurrent = cell.model.is_alif() && !cell.feed_forward;
+        let bytes = if cell.forward_only { 8.0 } else { 20.0 };
         Self {
-            dense: 4.0 * lanes * cell.n_in as f64 / limits.fma.all,
-            sparse: 2.0 * events * cell.n as f64 / limits.row_add.all,
-            scans: 20.0 * lanes / limits.copy.all,
+            dense: dense(cell.n_in),
+            sparse: sparse(time.events),
+            recurrent: if recurrent { dense(cell.n).min(sparse(time.output_mean * lanes)) } else { 0.0 },
+            scans: bytes * lanes * cell.layers as f64 / limits.copy.all,
         }
     }
 
     fn total(&self) -> f64 {
-        self.dense.min(self.sparse) + self.scans
+        self.dense.min(self.sparse) + self.recurrent + self.scans
     }
 }
 
@@ -508,6 +590,11 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// Neuron-steps per second.
+    fn throughput(&self) -> f64 {
+        self.cell.neuron_steps() / self.time.total_s()
+    }
+
     fn share(&self) -> f64 {
         self.floor.total() / self.time.total_s()
     }
@@ -520,7 +607,7 @@ impl Outcome {
     pub(crate) fn json(&self) -> Value {
         let c = &self.cell;
         let input = c.density.map_or("published rates".to_owned(), |d| format!("density {d}"));
-        let key = format!(
+        let mut key = format!(
             "{}, batch {}, T {}, {} -> {}, {input}, {} threads",
             c.model.name(),
             c.batch,
@@ -529,6 +616,13 @@ impl Outcome {
             c.n,
             self.threads
         );
+        if c.model.is_alif() {
+            key.push_str(&format!(", refractory {}", c.refractory.unwrap_or(alif::REFRACTORY)));
+            key.push_str(if c.feed_forward { ", feed-forward" } else { "" });
+        }
+        if c.layers > 1 {
+            key.push_str(&format!(", {} layers", c.layers));
+        }
         let peers: Vec<Value> =
             self.peers.iter().map(|p| json!({ "timing": p, "total_s": p.total_s(), "ratio": self.ratio(p) })).collect();
         json!({
@@ -540,6 +634,8 @@ impl Outcome {
             "steps": c.steps,
             "n_in": c.n_in,
             "n": c.n,
+            "layers": c.layers,
+            "refractory": c.refractory,
             "input": input,
             "input_density": self.time.events / (c.batch * c.steps * c.n_in) as f64,
             "output_mean": self.time.output_mean,
@@ -547,12 +643,14 @@ impl Outcome {
             "forward_s": self.time.forward_s(),
             "backward_s": self.time.backward_s(),
             "median_s": self.time.total_s(),
+            "neuron_steps_per_s": self.throughput(),
             "forward_all": self.time.forward,
             "backward_all": self.time.backward,
             "peers": peers,
             "ratio": self.peers.first().map(|p| self.ratio(p)),
             "floor_s": self.floor.total(),
-            "floor": { "dense_s": self.floor.dense, "sparse_s": self.floor.sparse, "scans_s": self.floor.scans },
+            "floor": { "dense_s": self.floor.dense, "sparse_s": self.floor.sparse,
+                "recurrent_s": self.floor.recurrent, "scans_s": self.floor.scans },
             "floor_share": self.share(),
         })
     }
@@ -564,50 +662,53 @@ pub(crate) fn run(cpu: &Cpu, limits: &Limits, args: &BenchArgs, quiet: bool, lin
     // A Python alone asks for the model's own peer.
     let auto = vec!["auto".to_owned()];
     let names = if args.peer.is_empty() { &auto } else { &args.peer };
-    let batches: &[usize] = if args.batch.is_empty() { &[64] } else { &args.batch };
     let bar = console::bar(quiet, 0, "{spinner} {msg}");
     let mut outcomes = Vec::new();
-    for &model in &args.model {
-        for &batch in batches {
-            for &steps in &args.steps {
-                for &n in &args.n {
-                    let cell = LayerCell {
-                        model,
-                        batch,
-                        steps,
-                        n_in: args.n_in,
-                        n,
-                        layers: 1,
-                        density: args.density,
-                        repeats: args.repeats,
-                        seed: 0,
-                        tau: None,
-                        forward_only: false,
-                    };
-                    bar.set_message(format!("{}, batch {batch}, T {steps}, n {n}", model.name()));
-                    bar.tick();
-                    let time = time_layer(cpu, &cell)?;
-                    let floor = Floor::new(limits, &cell, time.events);
-                    let mut outcome = Outcome { threads: cpu.threads(), floor, time, peers: Vec::new(), cell };
-                    for name in names.iter().filter(|_| peers.is_some()) {
-                        let name = if name == "auto" { model.peer() } else { name };
-                        bar.set_message(format!("peer {name}, batch {batch}, T {steps}, n {n}"));
-                        bar.tick();
-                        let cell = peer_cell(name, &outcome.cell, cpu.threads(), args.sliced);
-                        if let Some(peers) = &peers {
-                            outcome.peers.push(peers.time(&cell)?);
-                        }
-                    }
-                    if lines {
-                        console::json(&outcome.json())?;
-                    }
-                    outcomes.push(outcome);
-                }
+    for cell in cells(args) {
+        let LayerCell { model, batch, steps, n, .. } = cell;
+        bar.set_message(format!("{}, batch {batch}, T {steps}, n {n}", model.name()));
+        bar.tick();
+        let time = time_layer(cpu, &cell)?;
+        let floor = Floor::new(limits, &cell, &time);
+        let mut outcome = Outcome { threads: cpu.threads(), floor, time, peers: Vec::new(), cell };
+        for name in names.iter().filter(|_| peers.is_some()) {
+            let name = if name == "auto" { model.peer() } else { name };
+            bar.set_message(format!("peer {name}, batch {batch}, T {steps}, n {n}"));
+            bar.tick();
+            let cell = peer_cell(name, &outcome.cell, cpu.threads(), args.sliced);
+            if let Some(peers) = &peers {
+                outcome.peers.push(peers.time(&cell)?);
             }
         }
+        if lines {
+            console::json(&outcome.json())?;
+        }
+        outcomes.push(outcome);
     }
     bar.finish_and_clear();
     Ok(outcomes)
+}
+
+/// All cells of the command line.
+fn cells(args: &BenchArgs) -> Vec<LayerCell> {
+    let batches: &[usize] = if args.batch.is_empty() { &[64] } else { &args.batch };
+    let mut cells = Vec::new();
+    for &model in &args.model {
+        let periods = match model.is_alif() {
+            true => args.refractory.iter().copied().map(Some).collect(),
+            false => vec![None],
+        };
+        for (&batch, &steps) in batches.iter().flat_map(|b| args.steps.iter().map(move |t| (b, t))) {
+            for (&n, &refractory) in args.n.iter().flat_map(|n| periods.iter().map(move |p| (n, p))) {
+                let cell = LayerCell::new(model, [batch, steps, args.n_in, n], args.repeats);
+                let feed_forward = model.is_alif() && args.feed_forward;
+                let forward_only = args.forward_only;
+                let (layers, density) = (args.layers, args.density);
+                cells.push(LayerCell { layers, density, refractory, feed_forward, forward_only, ..cell });
+            }
+        }
+    }
+    cells
 }
 
 /// The peer's side of a cell.
@@ -624,6 +725,9 @@ pub(crate) fn peer_cell(peer: &str, cell: &LayerCell, threads: usize, sliced: bo
         sliced,
         tau: cell.tau,
         forward_only: cell.forward_only,
+        refractory: cell.refractory,
+        layers: cell.layers,
+        feed_forward: cell.feed_forward,
     }
 }
 
@@ -634,10 +738,12 @@ pub(crate) fn table(outcomes: &[Outcome]) -> Table {
         Column::numbers("batch", ""),
         Column::numbers("T", ""),
         Column::numbers("n", ""),
+        Column::numbers("refractory", ""),
         Column::numbers("active inputs", "%"),
         Column::numbers("forward", ""),
         Column::numbers("backward", ""),
         Column::numbers("total", ""),
+        Column::numbers("neuron-steps", "M/s"),
         Column::numbers("floor", ""),
         Column::numbers("share of floor", "%"),
     ];
@@ -655,10 +761,12 @@ pub(crate) fn table(outcomes: &[Outcome]) -> Table {
             c.batch.to_string(),
             c.steps.to_string(),
             c.n.to_string(),
+            c.refractory.map_or_else(String::new, |r| r.to_string()),
             format!("{:.1}", 100.0 * o.time.events / (c.batch * c.steps * c.n_in) as f64),
             timing::show(o.time.forward_s()),
             timing::show(o.time.backward_s()),
             timing::show(o.time.total_s()),
+            format!("{:.1}", 1e-6 * o.throughput()),
             timing::show(o.floor.total()),
             format!("{:.0}", 100.0 * o.share()),
         ];
@@ -670,7 +778,7 @@ pub(crate) fn table(outcomes: &[Outcome]) -> Table {
         let first = ours.into_iter().chain(peers.next().unwrap_or_default());
         table.row(first.map(TableCell::text));
         for more in peers {
-            table.row(std::iter::repeat_n(String::new(), 10).chain(more).map(TableCell::text));
+            table.row(std::iter::repeat_n(String::new(), 12).chain(more).map(TableCell::text));
         }
     }
     table.note("Floor: the cheaper of dense products at the multiply-add peak and row adds at their rate, plus one");
@@ -686,19 +794,7 @@ mod tests {
     use super::*;
 
     fn cell(model: LayerModel, layers: usize) -> LayerCell {
-        LayerCell {
-            model,
-            batch: 3,
-            steps: 40,
-            n_in: 30,
-            n: 20,
-            layers,
-            density: None,
-            repeats: 2,
-            seed: 1,
-            tau: None,
-            forward_only: false,
-        }
+        LayerCell { layers, seed: 1, ..LayerCell::new(model, [3, 40, 30, 20], 2) }
     }
 
     /// The published and the fused algorithm are one model: they fire the same spikes.
@@ -722,13 +818,45 @@ mod tests {
         }
     }
 
+    /// All four forms of the adaptive neuron fire the same spikes, with and without recurrent connections.
+    #[test]
+    fn adaptive_layers_agree() {
+        let cpu = Cpu::new(2).unwrap();
+        for (feed_forward, layers) in [(false, 1), (true, 1), (false, 2)] {
+            let mean = |model| {
+                let refractory = Some(5);
+                let cell = LayerCell {
+                    refractory,
+                    feed_forward,
+                    steps: 100,
+                    n: 64,
+                    density: Some(0.5),
+                    ..cell(model, layers)
+                };
+                time_layer(&cpu, &cell).unwrap().output_mean
+            };
+            let all = [LayerModel::AlifSteps, LayerModel::AlifBlocks, LayerModel::AlifStepwise];
+            let [steps, blocks, stepwise] = all.map(mean);
+            let published = mean(LayerModel::AlifBlocksPublished);
+            assert!(steps > 0.0 && (steps, steps) == (blocks, stepwise), "{steps} {blocks} {stepwise}");
+            assert!((steps - published).abs() <= 0.01 * steps, "{steps} {published}");
+        }
+    }
+
     #[test]
     fn the_floor_takes_the_cheaper_product() {
         let rate = |x: f64| snn_cpu::limits::Rate { one: x, all: x };
         let limits = Limits { threads: 1, copy: rate(20.0), fma: rate(4.0), row_add: rate(2.0) };
         let cell = LayerCell { batch: 1, steps: 1, n_in: 10, n: 1, ..cell(LayerModel::Block, 1) };
-        assert_eq!(Floor::new(&limits, &cell, 1.0).total(), 1.0 + 1.0);
-        assert_eq!(Floor::new(&limits, &cell, 1000.0).total(), 10.0 + 1.0);
+        let floor = |cell: &LayerCell, events: f64| {
+            Floor::new(&limits, cell, &LayerTime { events, output_mean: 0.5, ..LayerTime::default() }).total()
+        };
+        assert_eq!(floor(&cell, 1.0), 1.0 + 1.0);
+        assert_eq!(floor(&cell, 1000.0), 10.0 + 1.0);
+        // The recurrent product has half an event here.
+        let recurrent = LayerCell { model: LayerModel::AlifSteps, ..cell };
+        assert_eq!(floor(&recurrent, 1.0), 1.0 + 0.5 + 1.0);
+        assert_eq!(floor(&LayerCell { feed_forward: true, ..recurrent }, 1.0), 1.0 + 1.0);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `ops.rs` | every hot operation at a small, a typical and a large size |
 //! | `filtered.rs` | one scan of neurons with two filters, with random numbers drawn or given |
+//! | `alif.rs` | layers of adaptive neurons, for `layer.rs` |
 //! | `layer.rs` | a whole layer with the published protocol, and the floor under its time |
 //! | `events.rs` | event-driven training of a published network, and the floor under its time |
 //! | `networks.rs` | training steps of whole single-spike networks |
@@ -13,6 +14,7 @@
 //! The machine's limits are measured at the start of every run ([`snn_cpu::limits`]): a share of a limit that was
 //! measured on another day, or on another machine, would mean nothing.
 
+mod alif;
 mod events;
 pub(crate) mod filtered;
 pub(crate) mod layer;
@@ -124,6 +126,7 @@ fn check(args: &BenchArgs) -> Result<()> {
     empty("n", &args.n)?;
     empty("n-in", &[args.n_in])?;
     empty("repeats", &[args.repeats])?;
+    empty("layers", &[args.layers])?;
     if let Some(d) = args.density.filter(|d| !(0.0..1.0).contains(d)) {
         return Err(usage(format!("--density {d}: expected a share in [0, 1)")));
     }

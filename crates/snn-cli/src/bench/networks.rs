@@ -129,6 +129,9 @@ fn time(
                 sliced: false,
                 tau: None,
                 forward_only: false,
+                refractory: None,
+                layers: 1,
+                feed_forward: false,
             };
             console::message(format_args!("timing the peer {peer}"));
             timed.push(peers.time(&cell)?);

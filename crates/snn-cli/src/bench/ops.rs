@@ -14,14 +14,17 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use snn_core::backend::{
-    BlockOps, Gemm, Leak, LeakGrad, LifOps, LinAlg, Memory, Optimise, SpikeMemory, Update, UpdateRule, UpdateSlot,
+    AlifGrad, AlifOps, AlifParameters, BlockOps, Gemm, Leak, LeakGrad, LifOps, LinAlg, Memory, Optimise, SpikeMemory,
+    Update, UpdateRule, UpdateSlot,
 };
+use snn_core::neurons::alif::AlifNeuron;
 use snn_core::neurons::block::BlockNeuron;
 use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
 use snn_core::{Conv, Lanes, Map, Pool, Spikes};
 use snn_cpu::Cpu;
 use snn_cpu::limits::Limits;
 use snn_data::synth::poisson::{Rate, poisson_spikes};
+use snn_train::config::{AlifConfig, AlifGradientConfig};
 
 use super::filtered::{FilteredNeuron, FilteredScan};
 use super::timing::{self, Times};
@@ -56,6 +59,14 @@ struct Work {
     row_adds: f64,
     /// The arrays behind `bytes`, in words.
     arrays: &'static str,
+}
+
+/// The neurons of a scan that keeps its membrane alone.
+#[derive(Debug, Clone, Copy)]
+enum Scanned {
+    Block,
+    Lif(LifNeuron),
+    Alif(AlifNeuron),
 }
 
 /// Which limits bind an operation.
@@ -257,21 +268,27 @@ impl Bench<'_> {
     }
 
     fn scans(&mut self) -> Result<()> {
+        let alif = |gradient| {
+            let config = AlifConfig { gradient, recurrent: false, ..AlifConfig::default() };
+            Scanned::Alif(config.neuron())
+        };
         let single = LifNeuron::new(LifKind::Single { mask: Path::Attached });
         let multi = LifNeuron::new(LifKind::Multi { reset: Path::Attached });
         let neurons = [
-            ("block", None),
-            ("lif single", Some(single)),
-            ("lif multi", Some(multi)),
-            ("lif integrator", Some(LifNeuron::INTEGRATOR)),
+            ("block", Scanned::Block),
+            ("lif single", Scanned::Lif(single)),
+            ("lif multi", Scanned::Lif(multi)),
+            ("lif integrator", Scanned::Lif(LifNeuron::INTEGRATOR)),
+            ("alif steps", alif(AlifGradientConfig::Steps)),
+            ("alif blocks", alif(AlifGradientConfig::Blocks)),
         ];
-        for (name, lif) in neurons {
+        for (name, neuron) in neurons {
             let (forward, backward) = (format!("{name} forward"), format!("{name} backward"));
             if !self.wanted(&forward) && !self.wanted(&backward) {
                 continue;
             }
             for (size, lanes) in SCANS {
-                self.scan(name, lif, size, lanes)?;
+                self.scan(name, neuron, size, lanes)?;
             }
         }
         for neuron in FilteredNeuron::ALL {
@@ -329,7 +346,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn scan(&mut self, name: &str, lif: Option<LifNeuron>, size: &'static str, lanes: Lanes) -> Result<()> {
+    fn scan(&mut self, name: &str, neuron: Scanned, size: &'static str, lanes: Lanes) -> Result<()> {
         struct State {
             state: Vec<f32>,
             grad: Vec<f32>,
@@ -341,6 +358,7 @@ impl Bench<'_> {
         let block = BlockNeuron::default();
         let beta = vec![0.9_f32; lanes.width];
         let leak = || Leak { beta_raw: &beta, initial: None };
+        let constants = || AlifParameters { beta: &beta, decay: &beta, strength: &beta, recurrent: None };
         // A mean of 0.1 per step at decay 0.9 hovers about the threshold: neurons fire, but not all the time.
         let current = values(lanes.len(), -0.1, 0.3);
         let lane_count = lanes.batch * lanes.width;
@@ -352,9 +370,12 @@ impl Bench<'_> {
             sums: vec![0.0; lane_count],
         };
         let forward = |s: &mut State| {
-            match &lif {
-                None => cpu.block_forward(&block, lanes, leak(), &mut s.state, &mut s.spikes)?,
-                Some(neuron) => cpu.lif_forward(neuron, lanes, leak(), &mut s.state, &mut s.spikes)?,
+            match &neuron {
+                Scanned::Block => cpu.block_forward(&block, lanes, leak(), &mut s.state, &mut s.spikes)?,
+                Scanned::Lif(neuron) => cpu.lif_forward(neuron, lanes, leak(), &mut s.state, &mut s.spikes)?,
+                Scanned::Alif(neuron) => {
+                    cpu.alif_forward(neuron, lanes, constants(), &mut s.state, &mut s.spikes)?;
+                }
             }
             Ok(())
         };
@@ -365,10 +386,11 @@ impl Bench<'_> {
         let lists = list_bytes(&all.spikes);
         let op = format!("{name} forward");
         if self.wanted(&op) {
-            let multi = matches!(lif, Some(LifNeuron { kind: LifKind::Multi { .. }, .. }));
+            let multi =
+                matches!(neuron, Scanned::Lif(LifNeuron { kind: LifKind::Multi { .. }, .. }) | Scanned::Alif(_));
             let bits = if multi { 8.0 * (lanes.rows() * lanes.width.div_ceil(32)) as f64 } else { 0.0 };
-            let arrays = match (lif.map(|l| l.kind), multi) {
-                (Some(LifKind::Integrator), _) => "current read, membrane written",
+            let arrays = match (neuron, multi) {
+                (Scanned::Lif(LifNeuron { kind: LifKind::Integrator, .. }), _) => "current read, membrane written",
                 (_, true) => "current read, membrane written, spike bits written and read, row lists written",
                 _ => "current read, membrane written, row lists written",
             };
@@ -381,7 +403,7 @@ impl Bench<'_> {
         if self.wanted(&op) {
             cpu.copy(&current, &mut all.state)?;
             forward(&mut all)?;
-            let integrator = matches!(lif, Some(LifNeuron { kind: LifKind::Integrator, .. }));
+            let integrator = matches!(neuron, Scanned::Lif(LifNeuron { kind: LifKind::Integrator, .. }));
             let ones = vec![1.0_f32; if integrator { lanes.len() } else { 0 }];
             let arrays = if integrator {
                 "membrane and its gradient read, gradient of the current written"
@@ -394,11 +416,16 @@ impl Bench<'_> {
             let reset = |s: &mut State| Ok(cpu.fill(&mut s.grad, if integrator { 0.0 } else { 1.0 })?);
             let backward = |s: &mut State| {
                 let membrane = integrator.then_some(&ones);
+                if let Scanned::Alif(neuron) = &neuron {
+                    let grads = AlifGrad { current_sum: Some(&mut s.sums), ..AlifGrad::default() };
+                    cpu.alif_backward(neuron, lanes, constants(), &s.state, &mut s.grad, grads)?;
+                    return Ok(());
+                }
                 let grads =
                     LeakGrad { membrane, beta: Some(&mut s.beta), initial: None, current_sum: Some(&mut s.sums) };
-                match &lif {
-                    None => cpu.block_backward(&block, lanes, leak(), &s.state, &mut s.grad, grads)?,
-                    Some(neuron) => cpu.lif_backward(neuron, lanes, leak(), &s.state, &mut s.grad, grads)?,
+                match &neuron {
+                    Scanned::Lif(neuron) => cpu.lif_backward(neuron, lanes, leak(), &s.state, &mut s.grad, grads)?,
+                    _ => cpu.block_backward(&block, lanes, leak(), &s.state, &mut s.grad, grads)?,
                 }
                 Ok(())
             };

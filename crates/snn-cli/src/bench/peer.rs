@@ -46,10 +46,27 @@ pub(crate) struct PeerCell {
     /// Whether the backward pass, and everything kept for it, is left out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) forward_only: bool,
+    /// Refractory period in steps, of peers that have one; 40 without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) refractory: Option<u32>,
+    /// Equal layers, one on top of the other.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub(crate) layers: usize,
+    /// Whether adaptive neurons have no recurrent connections.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) feed_forward: bool,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(layers: &usize) -> bool {
+    *layers == 1
 }
 
 /// What a peer took, as the script prints it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PeerTime {
     /// The peer, `+sliced` if its loops slice.
     pub(crate) peer: String,
@@ -65,6 +82,17 @@ pub(crate) struct PeerTime {
     pub(crate) torch: String,
     /// Threads it used.
     pub(crate) threads: usize,
+    /// The forward pass that is dropped, the first one.
+    #[serde(default)]
+    pub(crate) first_forward_s: Option<f64>,
+}
+
+/// What the script prints for a peer.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answer {
+    Time(PeerTime),
+    Missing { missing: String },
 }
 
 impl PeerTime {
@@ -104,8 +132,18 @@ impl Peers {
     ///
     /// # Errors
     ///
-    /// If the script fails or prints something else than timings.
+    /// If the script fails or prints something else than timings, or a library is missing.
     pub(crate) fn time(&self, cell: &PeerCell) -> Result<PeerTime> {
+        let time = self.time_if_installed(cell)?;
+        time.map_err(|library| anyhow::anyhow!("the peer `{}` needs the Python package {library}", cell.peer))
+    }
+
+    /// Times one peer, or gives the name of the library that is not installed.
+    ///
+    /// # Errors
+    ///
+    /// If the script fails or prints something else than timings.
+    pub(crate) fn time_if_installed(&self, cell: &PeerCell) -> Result<Result<PeerTime, String>> {
         let mut command = Command::new(&self.python);
         command.arg("-").args(["--peer", &cell.peer]);
         let numbers = [
@@ -125,9 +163,15 @@ impl Peers {
         if let Some(tau) = cell.tau {
             command.arg("--tau").arg(tau.to_string());
         }
-        for (option, _) in [("--sliced", cell.sliced), ("--forward-only", cell.forward_only)].iter().filter(|o| o.1) {
-            command.arg(option);
+        if let Some(refractory) = cell.refractory {
+            command.arg("--refractory").arg(refractory.to_string());
         }
+        if cell.layers > 1 {
+            command.arg("--layers").arg(cell.layers.to_string());
+        }
+        let flags =
+            [("--sliced", cell.sliced), ("--forward-only", cell.forward_only), ("--feed-forward", cell.feed_forward)];
+        command.args(flags.iter().filter(|flag| flag.1).map(|flag| flag.0));
         let context = || format!("the peer `{}` in {}", cell.peer, self.python.display());
         let mut child = command
             .stdin(Stdio::piped())
@@ -147,7 +191,11 @@ impl Peers {
         let text = String::from_utf8_lossy(&output.stdout);
         let line = text.lines().find(|line| line.starts_with('{'));
         let line = line.with_context(|| format!("{} printed no timing", context()))?;
-        serde_json::from_str(line).with_context(|| format!("{} printed an unknown form of timing", context()))
+        let answer = serde_json::from_str(line);
+        Ok(match answer.with_context(|| format!("{} printed an unknown form of timing", context()))? {
+            Answer::Time(time) => Ok(time),
+            Answer::Missing { missing } => Err(missing),
+        })
     }
 }
 
@@ -162,6 +210,8 @@ mod tests {
             "torch": "2.0", "threads": 1, "output_mean": 0.1}"#;
         let time: PeerTime = serde_json::from_str(line).unwrap();
         assert_eq!(time.total_s(), 1.5);
+        let missing = r#"{"peer": "norse", "missing": "h5py"}"#;
+        assert!(matches!(serde_json::from_str(missing).unwrap(), Answer::Missing { missing } if missing == "h5py"));
     }
 
     #[cfg(unix)]

@@ -2,6 +2,7 @@
 
 mod data;
 mod eval;
+pub(crate) mod fit_neuron;
 mod golden;
 mod info;
 mod interchange;
@@ -37,6 +38,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Import(args) => interchange::import(&args),
         Command::Export(args) => interchange::export(&args),
         Command::Map(args) => map::run(&args),
+        Command::FitNeuron(args) => fit_neuron::run(&args, quiet),
         Command::Reproduce(args) => crate::reproduce::run(&args, quiet),
         Command::Golden(args) => golden::run(&args),
         Command::Completions { shell } => {

@@ -91,7 +91,6 @@ impl Panel {
     }
 
     /// Sets how many columns of the grid the panel covers.
-    #[cfg_attr(not(test), expect(dead_code, reason = "drawn and tested; no reproduction uses it yet"))]
     pub(crate) fn span(mut self, span: usize) -> Self {
         self.span = span.max(1);
         self

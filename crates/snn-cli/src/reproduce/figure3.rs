@@ -103,19 +103,7 @@ impl Plan {
     }
 
     fn cell(&self, model: LayerModel, batch: usize, steps: usize, n: usize, layers: usize) -> LayerCell {
-        LayerCell {
-            model,
-            batch,
-            steps,
-            n_in: INPUTS,
-            n,
-            layers,
-            density: None,
-            repeats: self.repeats,
-            seed: 0,
-            tau: None,
-            forward_only: false,
-        }
+        LayerCell { layers, ..LayerCell::new(model, [batch, steps, INPUTS, n], self.repeats) }
     }
 
     /// Every cell once, cheap ones first.
@@ -765,7 +753,7 @@ mod tests {
     #[test]
     fn speed_ups_divide_the_baseline_by_the_block() {
         let mut measured = Measurements::default();
-        let time = |f, b| LayerTime { forward: vec![f], backward: vec![b], events: 0.0, output_mean: 0.0 };
+        let time = |f, b| LayerTime { forward: vec![f], backward: vec![b], ..LayerTime::default() };
         measured.ours.insert((SingleStepwise, 1, 2, 3, 1), time(4.0, 8.0));
         measured.ours.insert((Block, 1, 2, 3, 1), time(1.0, 2.0));
         assert_eq!(measured.speed_up(FUSED_BLOCK, Pass::Total, 1, 2, 3, 1), Some(4.0));
@@ -778,7 +766,7 @@ mod tests {
         let plan = Plan::new(Profile::Smoke);
         let mut measured = Measurements::default();
         for cell in plan.cells() {
-            let time = LayerTime { forward: vec![1e-3], backward: vec![2e-3], events: 1.0, output_mean: 0.1 };
+            let time = LayerTime { forward: vec![1e-3], backward: vec![2e-3], ..LayerTime::default() };
             measured.ours.insert((cell.model, cell.batch, cell.steps, cell.n, cell.layers), time);
         }
         let figures = figures(&plan, &measured, None);

@@ -4,6 +4,10 @@ mod bats_combinations;
 mod bats_convergence;
 mod bats_networks;
 mod bats_stdp;
+mod blocks_figure4;
+mod blocks_figure5;
+mod blocks_libraries;
+mod blocks_speed;
 mod digits;
 mod figure1;
 mod figure2;
@@ -55,6 +59,10 @@ const TARGETS: &[(&str, &str)] = &[
         "TTFS: noise, coarse times, coarse weights and short windows, and what fine-tuning repairs",
     ),
     (ttfs_gradients::TARGET, "TTFS: vanishing and exploding gradients, unless the slope at the threshold is constant"),
+    (blocks_speed::TARGET, "Blocks: speed of adaptive neurons by refractory period and layers, beside PyTorch"),
+    (blocks_figure4::TARGET, "Blocks: accuracy and time of an epoch over refractory periods, on SHD and N-MNIST"),
+    (blocks_figure5::TARGET, "Blocks: adaptive neurons fitted to recorded ones, by step and refractory period"),
+    (blocks_libraries::TARGET, "Blocks: forward passes beside those of other libraries"),
 ];
 
 pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {
@@ -73,6 +81,10 @@ pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {
         bats_combinations::TARGET => bats_combinations::run(args, quiet),
         bats_convergence::TARGET => bats_convergence::run(args, quiet),
         bats_stdp::TARGET => bats_stdp::run(args, quiet),
+        blocks_speed::TARGET => blocks_speed::run(args, quiet),
+        blocks_figure4::TARGET => blocks_figure4::run(args, quiet),
+        blocks_figure5::TARGET => blocks_figure5::run(args, quiet),
+        blocks_libraries::TARGET => blocks_libraries::run(args, quiet),
         ttfs_mnist::TARGET => ttfs_mnist::run(args, quiet),
         ttfs_finetune::TARGET => ttfs_finetune::run(args, quiet),
         ttfs_cifar10::TARGET => ttfs_cifar10::run(args, quiet),

@@ -111,19 +111,7 @@ impl Plan {
     /// A training step of a layer.
     fn layer(&self, model: LayerModel, steps: usize) -> LayerCell {
         let (batch, n_in, density) = LAYER;
-        LayerCell {
-            model,
-            batch,
-            steps,
-            n_in,
-            n: NEURONS,
-            layers: 1,
-            density: Some(density),
-            repeats: self.repeats,
-            seed: 0,
-            tau: None,
-            forward_only: false,
-        }
+        LayerCell { density: Some(density), ..LayerCell::new(model, [batch, steps, n_in, NEURONS], self.repeats) }
     }
 
     /// All cells of ours.
@@ -609,7 +597,7 @@ mod tests {
         let mut measured = Measurements::default();
         assert!(demands(&measured).iter().all(|d| d.at == [None, None]));
         for cell in plan.cells() {
-            let time = LayerTime { forward: vec![1e-3], backward: vec![2e-3], events: 1.0, output_mean: 0.1 };
+            let time = LayerTime { forward: vec![1e-3], backward: vec![2e-3], ..LayerTime::default() };
             measured.ours.insert((cell.model, cell.steps, cell.forward_only), time);
         }
         for cell in plan.peer_cells(1) {
@@ -623,6 +611,7 @@ mod tests {
                 backward_all: all,
                 torch: "2".into(),
                 threads: 1,
+                first_forward_s: None,
             };
             measured.peers.insert((peer, cell.steps, cell.forward_only), time);
         }

@@ -1,13 +1,20 @@
-//! The tutorial does what it says: its commands run, its files are read, its program is the example's.
+//! The tutorial does what it says: its commands run, its files are read, its programs are the examples.
 
 use std::fs;
 use std::path::Path;
 
-use crate::{run_with, slow};
+use crate::{Got, run_with, slow};
 
 #[path = "../../examples/tutorial.rs"]
 #[allow(unreachable_pub, reason = "a program of its own, run here as a module")]
 mod tutorial;
+
+#[path = "../../examples/adaptive.rs"]
+#[allow(unreachable_pub, reason = "a program of its own, run here as a module")]
+mod adaptive;
+
+/// The programs of the page, in their order.
+const PROGRAMS: [&str; 2] = ["tutorial.rs", "adaptive.rs"];
 
 /// The fenced blocks of a page, with their languages.
 fn blocks(text: &str) -> Vec<(&str, &str)> {
@@ -24,7 +31,7 @@ fn page(name: &str) -> String {
 fn tutorial_commands_run() {
     let directory = tempfile::tempdir().unwrap();
     let text = page("tutorial.md");
-    let mut commands = 0;
+    let (mut commands, mut programs) = (0, PROGRAMS.iter());
     for (language, block) in blocks(&text) {
         match language {
             "toml" => {
@@ -44,21 +51,30 @@ fn tutorial_commands_run() {
                         let fewer = ["train.epochs=1", "data.train_samples=100", "data.test_samples=50"];
                         fewer.iter().for_each(|change| words.extend(["--set", change]));
                     }
+                    if words[0] == "fit-neuron" && !slow() {
+                        words.extend(["--set", "epochs=3"]);
+                    }
                     run_with(directory.path(), &words).fine();
                     commands += 1;
                 }
             }
             "rust" => {
-                let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tutorial.rs");
-                assert_eq!(fs::read_to_string(example).unwrap(), block, "the page and the example differ");
+                let name = programs.next().expect("every program is an example");
+                let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+                assert_eq!(fs::read_to_string(example).unwrap(), block, "the page and {name} differ");
             }
             other => assert_eq!(other, "text"),
         }
     }
     assert!(commands > 10, "{commands}");
-    for file in
-        ["predictions.csv", "runs/first/training.png", "runs/both/training.svg", "runs/digits/model.safetensors"]
-    {
+    assert_eq!(programs.next(), None, "every example is on the page");
+    for file in [
+        "predictions.csv",
+        "runs/first/training.png",
+        "runs/both/training.svg",
+        "runs/digits/model.safetensors",
+        "fits/first/cells/2.png",
+    ] {
         assert!(directory.path().join(file).is_file(), "{file}");
     }
 }
@@ -66,6 +82,24 @@ fn tutorial_commands_run() {
 #[test]
 fn tutorial_program_runs() {
     tutorial::main().unwrap();
+}
+
+/// In a process of its own: one that starts others, as tests beside this one do, lends them the locks of the files that it
+/// has open.
+#[test]
+fn adaptive_program_runs() {
+    const ALONE: &str = "SNN_ADAPTIVE_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        adaptive::main().unwrap();
+        return;
+    }
+    let program = std::env::current_exe().unwrap();
+    let mut alone = std::process::Command::new(program);
+    alone.args(["--exact", "documents::adaptive_program_runs", "--nocapture"]).env(ALONE, "1");
+    let out = Got::of(alone.output().unwrap()).fine();
+    for part in ["Steps: forward", "Blocks: forward", "membrane: ", "explained at 15 ms: 0."] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
 }
 
 /// Presets that pages name exist, and links between pages lead somewhere.

@@ -6,17 +6,21 @@ use std::path::{Path, PathBuf};
 
 use crate::{Got, run_with};
 
-/// A copy of the project's cases that can be damaged.
-fn copy() -> (tempfile::TempDir, PathBuf) {
+/// A copy of the project's cases of a system that can be damaged.
+fn copy_of(system: &str) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../snn-core/golden/block");
-    let folder = directory.path().join("block");
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../snn-core/golden").join(system);
+    let folder = directory.path().join(system);
     fs::create_dir(&folder).unwrap();
     for entry in fs::read_dir(own).unwrap() {
         let path = entry.unwrap().path();
         fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
     }
     (directory, folder)
+}
+
+fn copy() -> (tempfile::TempDir, PathBuf) {
+    copy_of("block")
 }
 
 fn golden(directory: &Path) -> Got {
@@ -138,4 +142,22 @@ fn damaged_archives_and_indices_are_named() {
     assert!(out.out.ends_with("0 failed, 0 unclaimed, 1 skipped\n"), "{}", out.out);
     fs::write(folder.join("index.json"), "{").unwrap();
     golden(directory.path()).fails(1, &["index.json"]);
+}
+
+#[test]
+fn recordings_that_are_not_as_the_index_says_fail() {
+    let (directory, folder) = copy_of("alif-blocks");
+    let cases = count(&folder);
+    let index = fs::read_to_string(folder.join("index.json")).unwrap();
+    let mut index: serde_json::Value = serde_json::from_str(&index).unwrap();
+    let tiny = index["cases"].as_array_mut().unwrap().iter_mut().find(|c| c["file"] == "nwb_tiny.nwb").unwrap();
+    let sweep = &mut tiny["options"]["expected"]["sweeps"][0];
+    sweep["rate_hz"] = 50_001.0.into();
+    sweep["probes"][2]["stimulus"] = 8.176e-11.into();
+    sweep["windows"][1]["raster_idx"][0] = 557.into();
+    fs::write(folder.join("index.json"), index.to_string()).unwrap();
+    let out = assert_ends(golden(directory.path()), cases - 1, 1, 0);
+    for part in ["sweep 5, rate: 50000, expected 50001", "sweep 5, sample 37500", "window from 10 s, raster: [556, "] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
 }

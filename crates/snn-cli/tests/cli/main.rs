@@ -2,6 +2,7 @@
 
 mod documents;
 mod errors;
+mod fitting;
 mod golden;
 mod interchange;
 mod interfaces;
@@ -9,6 +10,7 @@ mod interfaces;
 mod interrupted;
 mod mapped;
 mod plots;
+mod recordings;
 mod reproduce;
 mod threads;
 

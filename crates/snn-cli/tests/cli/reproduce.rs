@@ -133,6 +133,83 @@ fn gradients_explode_unless_the_slope_is_constant() {
 }
 
 #[test]
+fn blocks_are_timed_without_python() {
+    let place = tempfile::tempdir().unwrap();
+    let files = [("blocks-speed", "blocks-speed-layers"), ("blocks-libraries", "blocks-libraries")];
+    for (target, figure) in files {
+        let out = run(place.path(), &format!("reproduce {target} --profile smoke --out here")).fine();
+        assert!(out.contains(&format!("{target}.png")) && out.contains("report.html"), "{out}");
+        let folder = place.path().join("here").join(target);
+        let text = fs::read_to_string(folder.join("report.md")).unwrap();
+        for part in ["--peer-python", "not run", "Published: ", &format!("{figure}.svg")] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let results: Value = serde_json::from_slice(&fs::read(folder.join("results.json")).unwrap()).unwrap();
+        let records = results["records"].as_array().unwrap();
+        // Four forms at three refractory periods, and two layers; four forms.
+        assert_eq!(records.len(), if target == "blocks-speed" { 4 * 4 } else { 4 });
+        assert!(records.iter().all(|r| r["numbers"]["forward_s"].as_f64().unwrap() > 0.0), "{records:?}");
+        let numbers = |name: &str| results["tables"].as_array().unwrap().iter().any(|t| t["name"] == name);
+        assert!(numbers("published") && numbers("rows"));
+    }
+}
+
+#[test]
+fn generated_neurons_are_fitted_at_every_setting() {
+    let place = tempfile::tempdir().unwrap();
+    let smoke = || run(place.path(), "reproduce blocks-figure5 --profile smoke --out here");
+    let got = smoke();
+    assert_eq!(got.err.matches(": fitting").count(), 5, "{}", got.err);
+    let out = got.fine();
+    assert!(out.contains("blocks-figure5.png") && out.contains("report.html"), "{out}");
+    let folder = place.path().join("here/blocks-figure5");
+    assert!(folder.join("sessions/2-cells-seed-5/specimen_2/ephys.nwb").is_file());
+    let text = fs::read_to_string(folder.join("report.md")).unwrap();
+    for part in [
+        "2 neurons, synthetic recording (not the published recordings)",
+        "read off a figure",
+        "all 2 cells in one batch",
+        "108.36",
+        "No demand holds for these data in this profile",
+        "at least 16 of 20",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let results: Value = serde_json::from_slice(&fs::read(folder.join("results.json")).unwrap()).unwrap();
+    let records = results["records"].as_array().unwrap();
+    assert_eq!(records.len(), 5, "three settings, and both published ways at one");
+    for record in records {
+        assert_eq!(record["details"]["cells"].as_array().unwrap().len(), 2, "{record}");
+        assert!(record["numbers"]["median_explained_15_ms"].as_f64().unwrap() > 0.3, "{record}");
+    }
+    // A second run takes every fit from the first.
+    let again = smoke();
+    assert_eq!(again.err.matches("done before").count(), 5, "{}", again.err);
+    again.fine();
+    run(place.path(), "reproduce blocks-figure5 --sets allen-cells").fails(2, &["no recordings in", "allen-cells"]);
+}
+
+#[test]
+fn refractory_periods_are_swept_on_both_sets() {
+    let place = tempfile::tempdir().unwrap();
+    let out = run(place.path(), "reproduce blocks-figure4 --profile smoke --out here").fine();
+    assert!(out.contains("blocks-figure4.png") && out.contains("blocks-figure4-surrogates.png"), "{out}");
+    let folder = place.path().join("here").join("blocks-figure4");
+    let text = fs::read_to_string(folder.join("report.md")).unwrap();
+    let results: Value = serde_json::from_slice(&fs::read(folder.join("results.json")).unwrap()).unwrap();
+    assert!(text.contains("spoken-digits") && text.contains("nmnist-sim") && text.contains("87.5"), "{text}");
+    let records = results["records"].as_array().unwrap();
+    // The control in two forms, 30 steps in three, and attached spikes on spoken digits.
+    assert_eq!(records.len(), 5 + 1 + 5);
+    assert!(records.iter().all(|r| r["numbers"]["epoch_seconds"].as_f64().unwrap() > 0.0));
+    let spikes = |what: &str| {
+        let record = records.iter().find(|r| r["what"] == what).unwrap();
+        record["numbers"]["hidden_spikes_per_sample"].as_f64().unwrap()
+    };
+    assert!(spikes("N-MNIST, blocks-nmnist-30") > 0.0);
+}
+
+#[test]
 fn targets_are_listed_and_wrong_arguments_refused() {
     let place = tempfile::tempdir().unwrap();
     let place = place.path();
@@ -140,7 +217,18 @@ fn targets_are_listed_and_wrong_arguments_refused() {
     for target in ["figure4", "spsn-table", "paralif-time", "paralif-biology", "paralif-robustness"]
         .into_iter()
         .chain(["bats-mnist", "bats-emnist", "bats-fashion", "bats-conv", "bats-combinations", "bats-convergence"])
-        .chain(["bats-stdp", "ttfs-mnist", "ttfs-finetune", "ttfs-cifar10", "ttfs-robustness", "ttfs-gradients"])
+        .chain([
+            "bats-stdp",
+            "blocks-figure4",
+            "blocks-speed",
+            "blocks-figure5",
+            "blocks-libraries",
+            "ttfs-mnist",
+            "ttfs-finetune",
+            "ttfs-cifar10",
+            "ttfs-robustness",
+            "ttfs-gradients",
+        ])
     {
         assert!(list.lines().any(|line| line.starts_with(&format!("{target} "))), "{list}");
     }
@@ -156,6 +244,9 @@ fn targets_are_listed_and_wrong_arguments_refused() {
             .fails(2, &["--sets shd", "mnist or fashion-mnist or digits-sim"]);
     }
     run(place, "reproduce ttfs-cifar10 --sets mnist").fails(2, &["--sets mnist", "cifar10 or digits-sim"]);
+    run(place, "reproduce blocks-figure5 --sets shd").fails(2, &["--sets shd", "allen-cells or allen-sim"]);
     run(place, "reproduce bats-convergence --sets mnist").fails(2, &["--sets mnist", "spike-order"]);
-    run(place, "reproduce paralif-time --peer-python /nonexistent/python").fails(1, &["cannot be run"]);
+    for target in ["paralif-time", "blocks-speed", "blocks-libraries"] {
+        run(place, &format!("reproduce {target} --peer-python /nonexistent/python")).fails(1, &["cannot be run"]);
+    }
 }

@@ -103,7 +103,8 @@ pub fn spikes_gemm_matches_reference<B: Backend>(device: &B) {
     use crate::backend::LinAlg;
     let pair = Pair::new(device);
     let mut inputs = Inputs::new(2);
-    let sizes = [(1, 1, 1, 1), (2, 31, 33, 10), (3, 200, 140, 97), (2, 9, 600, 257)];
+    let sizes =
+        [(1, 1, 1, 1), (2, 31, 33, 10), (3, 200, 140, 97), (2, 9, 600, 257), (2, 40, 90, 128), (1, 20, 50, 230)];
     for ((batch, steps, n_in, n), density) in sizes.into_iter().flat_map(|s| [0.0, 0.01, 0.2, 0.9].map(|d| (s, d))) {
         let lanes = Lanes::new(batch, steps, n_in);
         let (x, x_ref) = pair.spikes(&inputs.spikes(lanes, density));

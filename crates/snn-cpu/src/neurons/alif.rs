@@ -17,7 +17,7 @@ use crate::simd;
 
 /// Neurons that a reverse pass takes at a time: replay, membrane and gradient of many steps stay in the second-level
 /// cache.
-const BACK: usize = 64;
+const BACK: usize = 128;
 
 /// A population, checked and spelled out.
 #[derive(Debug)]

@@ -47,7 +47,9 @@ pub struct FitConfig {
     pub patience: u32,
     /// Learning rate.
     pub learning_rate: f64,
-    /// Whether a step of 1 is as long as each constant is large: what its distance from its end means. Otherwise it is 1.
+    /// Whether each constant learns at the rate times its own scale: a weight and the strength times their first values,
+    /// the decays times their distance from 1, the bias times a hundredth of that of beta. Otherwise all learn at the rate
+    /// itself, as published.
     pub relative_steps: bool,
     /// Share of the learning rate that is left at the end; the way there is half a cosine.
     pub final_share: f64,

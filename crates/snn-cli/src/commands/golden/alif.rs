@@ -19,10 +19,19 @@ use snn_train::metrics::{Explained, smooth};
 use snn_train::optim::Optimiser;
 
 use super::arrays::{activity, host, lift, set};
-use super::{Implementation, host_only, on_devices};
+use super::{Implementation, ephys, on_devices};
 
 /// The kinds of the system.
-pub(super) const KINDS: &[&str] = &["alif_layer", "alif_network", "alif_integrator", "alif_neuron_fit", "alif_metrics"];
+pub(super) const KINDS: &[&str] = &[
+    "alif_layer",
+    "alif_network",
+    "alif_integrator",
+    "alif_neuron_fit",
+    "alif_metrics",
+    "alif_events",
+    "alif_spikedetect",
+    "nwb",
+];
 
 /// Everything that implements a kind, or nothing for a kind of another system.
 pub(super) fn implementations(kind: &str) -> Result<Option<Vec<Implementation>>> {
@@ -32,7 +41,7 @@ pub(super) fn implementations(kind: &str) -> Result<Option<Vec<Implementation>>>
         "alif_integrator" => on_devices!(integrator),
         "alif_neuron_fit" => on_devices!(neuron_fit),
         "alif_metrics" => on_devices!(metrics),
-        _ => Ok(None),
+        kind => ephys::implementations(kind),
     }
 }
 

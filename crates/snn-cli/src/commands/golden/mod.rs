@@ -6,6 +6,7 @@ mod alif;
 mod arrays;
 mod bats;
 mod block;
+mod ephys;
 mod paralif;
 mod stream;
 mod transforms;

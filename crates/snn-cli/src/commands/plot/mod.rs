@@ -83,7 +83,7 @@ fn training(runs: &[RunLog]) -> Figure {
 }
 
 /// Writes a figure as SVG, PNG and CSV; says where the PNG is.
-fn write_figure(directory: &Path, figure: &Figure) -> Result<PathBuf> {
+pub(super) fn write_figure(directory: &Path, figure: &Figure) -> Result<PathBuf> {
     let picture = draw(figure).with_context(|| figure.name.clone())?;
     let path = |ending: &str| directory.join(format!("{}.{ending}", figure.name));
     files::write_atomically(&path("svg"), picture.svg().as_bytes())?;
