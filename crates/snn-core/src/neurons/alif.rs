@@ -360,10 +360,7 @@ pub fn replay<R: Real>(neuron: &AlifNeuron, decay: R, strength: R, state: impl I
     let mut out = Replay { adaptation: vec![], taken: vec![], fired: vec![], risen: vec![] };
     let (mut al, mut a, mut wait, mut spent) = (R::ZERO, R::ZERO, 0, false);
     for (t, x) in state.enumerate() {
-        if neuron.in_blocks() && t % neuron.block() == 0 {
-            (al, spent) = (a, false);
-        }
-        if !neuron.in_blocks() {
+        if !neuron.in_blocks() || t.is_multiple_of(neuron.block()) {
             (al, spent) = (a, false);
         }
         let fires = x > threshold(neuron, strength, al) && !spent;
