@@ -130,7 +130,7 @@ fn shortened(mut e: Experiment, profile: Profile, set: &str, available: usize, s
     e.train.batch = 32;
     // The rate falls after the same share of the epochs.
     if let snn_train::config::ScheduleConfig::Milestones { epochs: at, .. } = &mut e.train.schedule {
-        *at = vec![epochs * 3 / 8];
+        *at = vec![(epochs * 3 / 8).max(1)];
     }
     if profile == Profile::Smoke {
         for layer in &mut e.model.layers {
