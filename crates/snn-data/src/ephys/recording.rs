@@ -223,7 +223,10 @@ impl Recording {
         if !path.is_file() {
             let there: Vec<String> = allen::specimens(folder).iter().take(20).map(u64::to_string).collect();
             let want = match there.len() {
-                0 => format!("recordings; there are none in {}", folder.display()),
+                0 => format!(
+                    "recordings; there are none in {}: `snn data download allen-cells --cells {id}` fetches one",
+                    folder.display()
+                ),
                 _ => format!("one of those in {}: {}", folder.display(), there.join(", ")),
             };
             return Err(Error::config("specimen", id.to_string(), want));

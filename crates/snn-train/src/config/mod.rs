@@ -311,7 +311,8 @@ pub fn change<T: Serialize + serde::de::DeserializeOwned>(of: &T, assignment: &s
                 if !table.contains_key(part) {
                     let hint = nearest(part, table.keys().map(String::as_str));
                     let known = table.keys().cloned().collect::<Vec<_>>().join(", ");
-                    let error = Error::config(&place, format!("no key `{part}` in `{walked}`{hint}; it has {known}"));
+                    let within = if walked.is_empty() { String::new() } else { format!(" in `{walked}`") };
+                    let error = Error::config(&place, format!("no key `{part}`{within}{hint}; it has {known}"));
                     if parts.peek().is_some() {
                         return Err(error);
                     }
