@@ -10,8 +10,21 @@
 //!
 //! The root has no slope at 0; there the gradient is taken as 0.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_len};
 use crate::real::Real;
+use crate::shape::Lanes;
+
+/// The steps of their own input that neurons see, by the sizes of their weights `[taps, N]` and biases `[N]`.
+///
+/// # Errors
+///
+/// [`Error::Shape`] if these are the sizes of none.
+pub fn taps(op: &'static str, lanes: Lanes, weight: usize, bias: usize) -> Result<usize> {
+    check_len(op, "bias", bias, lanes.width)?;
+    let taps = weight / lanes.width.max(1);
+    check_len(op, "weight", weight, taps.max(1) * lanes.width)?;
+    Ok(taps)
+}
 
 /// How the steps of a model lie on the grid of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,20 +46,25 @@ impl Raster {
         }
     }
 
-    /// Checks that a model of `steps` steps covers a grid of `grid` steps.
+    /// Checks that neurons of the size `lanes` have targets of the size `grid`.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] if it does not.
-    pub fn check(self, op: &'static str, steps: usize, grid: usize) -> Result<()> {
+    /// [`Error::Shape`] if they have not.
+    pub fn check(self, op: &'static str, lanes: Lanes, grid: Lanes) -> Result<()> {
         let fits = match self {
-            Self::Spread(window) => window > 0 && steps * window == grid,
-            Self::Pool(window) => window > 0 && grid * window == steps,
+            Self::Spread(window) => window > 0 && lanes.steps * window == grid.steps,
+            Self::Pool(window) => window > 0 && grid.steps * window == lanes.steps,
         };
-        if fits {
-            return Ok(());
+        if !fits {
+            let want = format_args!("{} steps of the model, {self:?}", lanes.steps);
+            return Err(Error::shape(op, "target steps", &[grid.steps], want));
         }
-        Err(Error::shape(op, "target steps", &[grid], format_args!("{steps} steps of the model, {self:?}")))
+        if (grid.batch, grid.width) != (lanes.batch, lanes.width) {
+            let got = [grid.batch, grid.width];
+            return Err(Error::shape(op, "target", &got, format_args!("{:?}", [lanes.batch, lanes.width])));
+        }
+        Ok(())
     }
 
     /// Lays one train on the grid.

@@ -4,19 +4,12 @@
 
 use rayon::prelude::*;
 use snn_core::backend::FitOps;
-use snn_core::error::{Error, Result, check_len};
-use snn_core::fit::{Raster, VanRossum};
+use snn_core::error::{Result, check_len};
+use snn_core::fit::{Raster, VanRossum, taps};
 use snn_core::{Lanes, Spikes};
 
 use crate::memory::Cpu;
 use crate::simd;
-
-fn taps(op: &'static str, lanes: Lanes, weight: usize, bias: usize) -> Result<usize> {
-    check_len(op, "bias", bias, lanes.width)?;
-    let taps = weight / lanes.width.max(1);
-    check_len(op, "weight", weight, taps.max(1) * lanes.width)?;
-    Ok(taps)
-}
 
 /// `y += a b`.
 #[inline(always)]
@@ -127,11 +120,7 @@ impl FitOps for Cpu {
     ) -> Result<()> {
         const OP: &str = "van_rossum";
         let (lanes, grid) = (spikes.lanes(), target.lanes());
-        raster.check(OP, lanes.steps, grid.steps)?;
-        if (grid.batch, grid.width) != (lanes.batch, lanes.width) {
-            let got = [grid.batch, grid.width];
-            return Err(Error::shape(OP, "target", &got, format_args!("{:?}", [lanes.batch, lanes.width])));
-        }
+        raster.check(OP, lanes, grid)?;
         check_len(OP, "distance", distance.len(), lanes.width)?;
         check_len(OP, "grad", grad.len(), lanes.len())?;
         let (decay, width) = (filter.decay() as f32, lanes.width.max(1));

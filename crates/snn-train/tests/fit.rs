@@ -80,7 +80,8 @@ fn gradients_of_distances_are_exact() {
         dual.upload_spikes(&target, &mut target_dual).unwrap();
         model.forward(&plain, lanes, &current).unwrap();
         assert!(plain.download_spikes(model.spikes()).unwrap().events() > 0);
-        model.distances(&plain, lanes, &current, (&filter, raster, &target_plain)).unwrap();
+        model.distances(&plain, lanes, (&filter, raster, &target_plain)).unwrap();
+        model.backward(&plain, lanes, &current).unwrap();
         for which in 0..5 {
             let mut want = vec![0.0; width];
             for (i, (p, q)) in model.parameters().iter().zip(twin.parameters_mut()).enumerate() {

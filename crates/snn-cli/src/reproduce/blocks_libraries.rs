@@ -12,7 +12,7 @@ use serde_json::json;
 use snn_core::backend::Memory;
 use snn_cpu::Cpu;
 
-use super::{command, publish};
+use super::{TimingJob, command, publish};
 use crate::args::Reproduce;
 use crate::bench::LayerModel::{self, AlifBlocks, AlifBlocksPublished, AlifSteps, AlifStepwise};
 use crate::bench::layer::{LayerCell, peer_cell, time_layer};
@@ -77,17 +77,6 @@ impl Plan {
         let cell = LayerCell::new(model, [self.batch, self.steps, n_in, n], self.repeats);
         LayerCell { refractory, feed_forward: true, forward_only: true, ..cell }
     }
-}
-
-/// The description of a job: everything that its result depends on.
-#[derive(Debug, Serialize)]
-struct Job<'a, C> {
-    target: &'static str,
-    cell: &'a C,
-    threads: usize,
-    device: &'a str,
-    machine: &'a str,
-    torch: &'a str,
 }
 
 /// Seconds of the first call, and of those after it.
@@ -165,7 +154,7 @@ fn measure(cpu: &Cpu, plan: Plan, peers: Option<&Peers>, jobs: &Jobs, machine: &
         match (side, peers) {
             (Side::Ours(model), _) => {
                 let cell = plan.cell(model, refractory);
-                let job = Job { target: TARGET, cell: &cell, threads, device: &device, machine, torch: "" };
+                let job = TimingJob { target: TARGET, cell: &cell, threads, device: &device, machine, torch: "" };
                 let time = jobs.run(&job, || time_layer(cpu, &cell)).context(name)?;
                 let median = time.forward_s();
                 let calls = Calls { first: Some(time.first_forward), median, all: time.forward };
@@ -184,7 +173,7 @@ fn measure(cpu: &Cpu, plan: Plan, peers: Option<&Peers>, jobs: &Jobs, machine: &
                         Err(library) => Outcome::Missing(library),
                     })
                 };
-                let job = Job { target: TARGET, cell: &cell, threads, device: &device, machine, torch };
+                let job = TimingJob { target: TARGET, cell: &cell, threads, device: &device, machine, torch };
                 let mut found = jobs.run(&job, outcome).context(name)?;
                 // What was missing may be there by now.
                 if found.calls().is_none() {

@@ -10,13 +10,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
-use serde::Serialize;
 use serde_json::json;
 use snn_core::backend::Memory;
 use snn_cpu::Cpu;
 
 use super::ttfs_chain::{Demand, demands_summary, demands_table};
-use super::{command, publish};
+use super::{TimingJob, command, publish};
 use crate::args::Reproduce;
 use crate::bench::LayerModel::{self, AlifBlocks, AlifBlocksPublished, AlifSteps, AlifStepwise};
 use crate::bench::layer::{LayerCell, LayerTime, cell_bytes, peer_cell, time_layer};
@@ -208,17 +207,6 @@ fn peer_estimate(cell: &PeerCell) -> f64 {
     lanes * (1.4e-7 + quadratic)
 }
 
-/// The description of a job: everything that its result depends on.
-#[derive(Debug, Serialize)]
-struct Job<'a, C> {
-    target: &'static str,
-    cell: &'a C,
-    threads: usize,
-    device: &'a str,
-    machine: &'a str,
-    torch: &'a str,
-}
-
 /// Everything that was measured.
 #[derive(Debug, Default)]
 struct Measurements {
@@ -306,7 +294,7 @@ fn measure(
     let shapes = plan.shapes();
     let bar = console::bar(quiet, shapes.len() as u64, "[{bar:30}] {pos}/{len} {msg}");
     let ours = |cell: &LayerCell| {
-        let job = Job { target: TARGET, cell, threads, device: &device, machine: &line, torch: "" };
+        let job = TimingJob { target: TARGET, cell, threads, device: &device, machine: &line, torch: "" };
         jobs.run(&job, || time_layer(cpu, cell))
     };
     for shape in shapes {
@@ -336,7 +324,8 @@ fn measure(
                         measured.left_out.push(format!("Left out, too slow: {}, {}.", side.name(), shape.name()));
                         continue;
                     };
-                    let job = Job { target: TARGET, cell: &cell, threads, device: &device, machine: &line, torch };
+                    let job =
+                        TimingJob { target: TARGET, cell: &cell, threads, device: &device, machine: &line, torch };
                     let time = jobs.run(&job, || peers.time(&cell))?;
                     measured.peers.insert((peer.to_owned(), shape), time);
                 }

@@ -8,12 +8,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use serde::Serialize;
 use serde_json::json;
 use snn_core::backend::Memory;
 use snn_cpu::Cpu;
 use snn_cpu::limits::Limits;
 
+use super::TimingJob;
 use crate::args::Reproduce;
 use crate::bench::LayerModel::{self, Block, BlockConvolution, Single, SingleStepwise};
 use crate::bench::layer::{LayerCell, LayerTime, cell_bytes, peer_cell, time_layer};
@@ -147,17 +147,6 @@ impl Plan {
 /// Peers and whether their time loops slice the current.
 const PEERS: [(&str, bool); 3] = [("single", false), ("single", true), ("block", false)];
 
-/// The description of a job: everything that its result depends on.
-#[derive(Debug, Serialize)]
-struct Job<'a, C> {
-    figure: &'static str,
-    cell: &'a C,
-    threads: usize,
-    device: &'a str,
-    machine: &'a str,
-    torch: &'a str,
-}
-
 /// Everything that was measured.
 #[derive(Debug, Default)]
 struct Measurements {
@@ -273,8 +262,8 @@ fn measure(
         measured.left_out.push(format!("Left out for want of memory ({gib:.1} GiB): {}.", name(cell)));
     }
     let peer_cells = if peers.is_some() { plan.peer_cells(threads) } else { Vec::new() };
-    let ours = |cell| Job { figure: TARGET, cell, threads, device: &device, machine: &line, torch: "" };
-    let theirs = |cell| Job { figure: TARGET, cell, threads, device: &device, machine: &line, torch };
+    let ours = |cell| TimingJob { target: TARGET, cell, threads, device: &device, machine: &line, torch: "" };
+    let theirs = |cell| TimingJob { target: TARGET, cell, threads, device: &device, machine: &line, torch };
     let open: Vec<&LayerCell> = fit.iter().filter(|cell| !jobs.is_done(&ours(*cell))).collect();
     let open_peers: Vec<&PeerCell> = peer_cells.iter().filter(|cell| !jobs.is_done(&theirs(*cell))).collect();
     let left = open.len() + open_peers.len();

@@ -28,6 +28,7 @@ mod ttfs_robustness;
 use std::path::Path;
 
 use anyhow::Result;
+use serde::Serialize;
 
 use crate::args::Reproduce;
 use crate::console;
@@ -97,6 +98,18 @@ pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {
             Err(usage(format!("no target `{other}`; there are {}{hint}", names.join(", "))))
         }
     }
+}
+
+/// What names a job of timing: everything that its result depends on.
+#[derive(Debug, Serialize)]
+struct TimingJob<'a, C> {
+    target: &'static str,
+    cell: C,
+    threads: usize,
+    device: &'a str,
+    machine: &'a str,
+    /// The version, of peers.
+    torch: &'a str,
 }
 
 /// The command line that repeats a run.

@@ -20,7 +20,7 @@ use snn_core::backend::Memory;
 use snn_core::neurons::paralif::FiringMode;
 use snn_cpu::Cpu;
 
-use super::{command, publish};
+use super::{TimingJob, command, publish};
 use crate::args::Reproduce;
 use crate::bench::LayerModel::{self, Cuba, ParalifD, ParalifGs, ParalifSb, ParalifT, ParalifTRecurrent};
 use crate::bench::filtered::{FilteredNeuron, FilteredScan};
@@ -145,17 +145,6 @@ impl Plan {
 /// PyTorch's forms of the published figure: LIF, ParaLIF step by step, ParaLIF by FFT.
 const FORWARD_PEERS: [&str; 3] = ["lif", "paralif-t-loop", "paralif-t"];
 
-/// The description of a job: everything that its result depends on.
-#[derive(Debug, Serialize)]
-struct Job<'a, C> {
-    target: &'static str,
-    cell: C,
-    threads: usize,
-    device: &'a str,
-    machine: &'a str,
-    torch: &'a str,
-}
-
 /// Seconds of both directions of a scan: median of each.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Deserialize, Serialize)]
 struct ScanTime {
@@ -256,7 +245,7 @@ fn measure(
     let bar =
         console::bar(quiet, (cells.len() + peer_cells.len() + scans.len()) as u64, "[{bar:30}] {pos}/{len} {msg}");
     let ours = |cell: &LayerCell| {
-        let job = Job { target: TARGET, cell, threads, device: &device, machine, torch: "" };
+        let job = TimingJob { target: TARGET, cell, threads, device: &device, machine, torch: "" };
         jobs.run(&job, || time_layer(cpu, cell)).with_context(|| cell.model.name())
     };
     // Each of our cells is followed by its peers, and a layer runs once more after them: load that comes and goes then
@@ -275,7 +264,7 @@ fn measure(
         for peer_cell in &here {
             let Some(peers) = peers else { break };
             bar.set_message(format!("torch {}, T {}", peer_cell.peer, peer_cell.steps));
-            let job = Job { target: TARGET, cell: peer_cell, threads, device: &device, machine, torch };
+            let job = TimingJob { target: TARGET, cell: peer_cell, threads, device: &device, machine, torch };
             let time = jobs.run(&job, || peers.time(peer_cell))?;
             measured.peers.insert((time.peer.clone(), peer_cell.steps, peer_cell.forward_only), time);
             bar.inc(1);
@@ -290,7 +279,7 @@ fn measure(
     for (neuron, steps) in scans {
         bar.set_message(format!("{} T {steps}", neuron.name()));
         let cell = json!({ "scan": neuron.name(), "steps": steps, "repeats": plan.repeats });
-        let job = Job { target: TARGET, cell, threads, device: &device, machine, torch: "" };
+        let job = TimingJob { target: TARGET, cell, threads, device: &device, machine, torch: "" };
         let time = jobs.run(&job, || {
             let lanes = Lanes::new(LAYER.0, steps, NEURONS);
             let (forward, backward): (Times, Times) = FilteredScan::times(cpu, neuron, lanes, plan.repeats.max(9))?;

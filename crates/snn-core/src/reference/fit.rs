@@ -2,18 +2,10 @@
 
 use super::{DenseSpikes, Reference};
 use crate::backend::FitOps;
-use crate::error::{Error, Result, check_len};
-use crate::fit::{Raster, VanRossum};
+use crate::error::{Result, check_len};
+use crate::fit::{Raster, VanRossum, taps};
 use crate::real::Real;
 use crate::shape::Lanes;
-
-/// The number of taps of `[taps, N]` weights.
-fn taps(op: &'static str, lanes: Lanes, weight: usize, bias: usize) -> Result<usize> {
-    check_len(op, "bias", bias, lanes.width)?;
-    let taps = weight / lanes.width.max(1);
-    check_len(op, "weight", weight, taps.max(1) * lanes.width)?;
-    Ok(taps)
-}
 
 /// The train of neuron `n` in every sample.
 fn trains<R: Real>(spikes: &DenseSpikes<R>, n: usize) -> Vec<Vec<R>> {
@@ -70,11 +62,7 @@ impl<R: Real> FitOps for Reference<R> {
     ) -> Result<()> {
         const OP: &str = "van_rossum";
         let lanes = spikes.lanes;
-        raster.check(OP, lanes.steps, target.lanes.steps)?;
-        if (target.lanes.batch, target.lanes.width) != (lanes.batch, lanes.width) {
-            let got = [target.lanes.batch, target.lanes.width];
-            return Err(Error::shape(OP, "target", &got, format_args!("{:?}", [lanes.batch, lanes.width])));
-        }
+        raster.check(OP, lanes, target.lanes)?;
         check_len(OP, "distance", distance.len(), lanes.width)?;
         check_len(OP, "grad", grad.len(), lanes.len())?;
         for (n, distance) in distance.iter_mut().enumerate() {

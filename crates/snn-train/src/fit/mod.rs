@@ -207,7 +207,10 @@ impl FitConfig {
 
     /// The distance that gradients are taken of after `epoch` epochs.
     fn distance_at(&self, epoch: u32) -> VanRossum {
-        let done = (2.0 * f64::from(epoch) / f64::from(self.epochs)).min(1.0);
+        let done = 2.0 * f64::from(epoch) / f64::from(self.epochs);
+        if done >= 1.0 || self.first_tau_ms == self.tau_ms {
+            return self.distance();
+        }
         let tau_ms = self.first_tau_ms * (self.tau_ms / self.first_tau_ms).powf(done);
         VanRossum { tau: tau_ms / GRID_MS, dt: self.dt_ms }
     }
@@ -307,12 +310,13 @@ impl<B: Backend> Cells<B> {
         Ok(device.alif_forward(&self.neuron, lanes, parameters, &mut self.state, &mut self.spikes)?)
     }
 
-    /// The distance of every neuron's spikes from its target.
+    /// The distance of every neuron's spikes from its target, with its gradient on the spikes, which
+    /// [`Cells::backward`] starts from.
     ///
     /// # Errors
     ///
     /// If the device fails.
-    pub fn distances_alone(
+    pub fn distances(
         &mut self,
         device: &B,
         lanes: Lanes,
@@ -323,24 +327,16 @@ impl<B: Backend> Cells<B> {
         Ok(device.to_host(&self.distance)?.iter().map(|d| d.value()).collect())
     }
 
-    /// The distance of every neuron's spikes from its target, and all gradients of it.
+    /// The gradients of all constants, of the distance that was taken last.
     ///
     /// # Errors
     ///
     /// If the device fails.
-    pub fn distances(
-        &mut self,
-        device: &B,
-        lanes: Lanes,
-        current: &B::Buffer<B::Real>,
-        goal: (&VanRossum, Raster, &B::Spikes),
-    ) -> Result<Vec<f64>> {
-        let distances = self.distances_alone(device, lanes, goal)?;
+    pub fn backward(&mut self, device: &B, lanes: Lanes, current: &B::Buffer<B::Real>) -> Result<()> {
         let grads = AlifGrad::default();
         self.constants.backward(device, &self.neuron, lanes, None, &self.state, &mut self.grad, grads)?;
         let (weight, bias) = (&mut self.weight.grad.data, &mut self.bias.grad.data);
-        device.own_current_grad(lanes, current, &self.grad, weight, bias)?;
-        Ok(distances)
+        Ok(device.own_current_grad(lanes, current, &self.grad, weight, bias)?)
     }
 
     /// The membrane of the last forward pass, `[B, T, N]`.
@@ -476,7 +472,7 @@ pub fn fit<B: Backend>(
     let mut courses = vec![fresh; lanes.width];
     for epoch in 0..config.epochs {
         model.forward(device, lanes, &current)?;
-        let distances = model.distances_alone(device, lanes, (&loss, raster, &target))?;
+        let distances = model.distances(device, lanes, (&loss, raster, &target))?;
         let values: Vec<Vec<f64>> = model
             .parameters()
             .iter()
@@ -491,7 +487,11 @@ pub fn fit<B: Backend>(
         if !seen(epoch, &best) || courses.iter().all(|c| c.done) {
             break;
         }
-        model.distances(device, lanes, &current, (&config.distance_at(epoch), raster, &target))?;
+        let learned = config.distance_at(epoch);
+        if learned != loss {
+            model.distances(device, lanes, (&learned, raster, &target))?;
+        }
+        model.backward(device, lanes, &current)?;
         let turn = std::f64::consts::PI * f64::from(epoch) / f64::from(config.epochs);
         let share = config.final_share + (1.0 - config.final_share) * 0.5 * (1.0 + turn.cos());
         optimiser.step_over(device, model.parameters_mut().into_iter(), config.learning_rate * share)?;
@@ -537,8 +537,8 @@ fn follow(course: &mut Course, epoch: u32, distance: f64, patience: u32, values:
         && recent.copied().fold(f64::INFINITY, f64::min) > course.best;
 }
 
-/// Draws the starting points after the first: constants from half to twice as far from their ends, in the mean of
-/// logarithms as published.
+/// Draws the starting points after the first: decays from half to twice as far from 1, strengths and weights from half to
+/// twice as large, evenly in their logarithms; no bias.
 fn spread_starts<B: Backend>(device: &B, config: &FitConfig, cells: usize, model: &mut Cells<B>) -> Result<()> {
     let starts = config.starts as usize;
     let drawn = |from: f64, list: u32, start: usize| -> f64 {

@@ -442,7 +442,8 @@ fn neuron_fit<B: Backend>(device: &B, case: &Case) -> Result<()> {
         let membrane = back(lanes, host(device, cells.state())?);
         let first: Vec<f64> = membrane.chunks(steps).flat_map(|m| &m[..200]).copied().collect();
         case.compare(&format!("{prefix}_mem_first200"), &first);
-        let distance = cells.distances(device, lanes, &current, (&VanRossum { tau, dt }, raster, &target))?;
+        let distance = cells.distances(device, lanes, (&VanRossum { tau, dt }, raster, &target))?;
+        cells.backward(device, lanes, &current)?;
         case.compare(&format!("{prefix}_loss"), &distance);
         for p in cells.parameters() {
             case.compare(&format!("{prefix}_grad_{}", golden_name(p.name)), &host(device, &p.grad.data)?);
