@@ -56,6 +56,8 @@ pub(crate) enum Command {
     /// Run golden cases on the reference and on every backend.
     #[command(hide = true)]
     Golden(Golden),
+    /// Check and measure a GPU: every operation against the reference, the golden files and the processor, then speed.
+    GpuCheck(GpuCheck),
 }
 
 /// What else `snn eval` can do.
@@ -81,22 +83,12 @@ pub(crate) struct Place {
     /// Directory of data sets [default: $SNN_DATA_DIR, or `data`].
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Device: `cpu`, or `cuda[:N]` where there is one.
+    /// Device: `cpu`, or `cuda[:N]` for an NVIDIA GPU; `cuda[:N],tf32` computes dense products less exactly.
     #[arg(long, default_value = "cpu")]
     pub(crate) device: String,
     /// Threads; 0 takes one per core. Results do not depend on it.
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
-}
-
-/// An experiment and changes to it.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Which {
-    /// A preset (see `snn presets`) or a configuration file.
-    #[arg(value_name = "PRESET|FILE")]
-    pub(crate) experiment: String,
-    #[command(flatten)]
-    pub(crate) changes: Changes,
 }
 
 #[derive(Debug, Clone, Default, Args)]
@@ -250,8 +242,14 @@ pub(crate) struct Predict {
 
 #[derive(Debug, Args)]
 pub(crate) struct Info {
+    /// A preset (see `snn presets`) or a configuration file.
+    #[arg(value_name = "PRESET|FILE", required_unless_present = "devices")]
+    pub(crate) experiment: Option<String>,
     #[command(flatten)]
-    pub(crate) which: Which,
+    pub(crate) changes: Changes,
+    /// List the devices that `--device` can name here, and what is missing for others.
+    #[arg(long, conflicts_with = "experiment")]
+    pub(crate) devices: bool,
     #[command(flatten)]
     pub(crate) place: Place,
     /// State the memory of `snn train --stream`.
@@ -435,7 +433,7 @@ pub(crate) struct BenchArgs {
     /// A Python with torch, for the peers.
     #[arg(long, value_name = "PYTHON")]
     pub(crate) peer_python: Option<PathBuf>,
-    /// Device: `cpu`, or `cuda[:N]` where there is one.
+    /// Device: `cpu`, or `cuda[:N]` for an NVIDIA GPU; `cuda[:N],tf32` computes dense products less exactly.
     #[arg(long, default_value = "cpu")]
     pub(crate) device: String,
     /// Threads; 0 takes one per core.
@@ -493,6 +491,28 @@ pub(crate) struct Reproduce {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct GpuCheck {
+    /// The GPU, by its number.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) gpu: usize,
+    /// Only some parts, comma separated [default: all].
+    #[arg(long, value_delimiter = ',', value_name = "PART")]
+    pub(crate) only: Vec<crate::commands::GpuPart>,
+    /// Folder of golden cases [default: the project's copy].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) golden: Option<PathBuf>,
+    /// A Python with torch, for the peers that `layers` are timed against.
+    #[arg(long, value_name = "PYTHON")]
+    pub(crate) peer_python: Option<PathBuf>,
+    /// Small sizes: whether everything runs, not how fast.
+    #[arg(long)]
+    pub(crate) small: bool,
+    /// Write everything to FILE as JSON too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Golden {
     /// The system, a folder's name; all of them without one.
     pub(crate) system: Option<String>,
@@ -502,4 +522,7 @@ pub(crate) struct Golden {
     /// Directory of data sets, for cases that need one.
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// The GPU, by its number; without one its runs are skipped, or fail where SNN_REQUIRE_CUDA is 1.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) gpu: usize,
 }

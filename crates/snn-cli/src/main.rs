@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod commands;
 mod console;
+mod device;
 mod report;
 mod reproduce;
 

@@ -193,7 +193,7 @@ pub fn to_spikes(network: &Network, (low, high): (f64, f64), neuron: &TtfsConfig
         return Err(Error::config("neuron.slope", "must be `one`: weights are not those of rectifiers otherwise"));
     }
     let mut twin = Network {
-        model: ModelConfig { layers: vec![], readout: network.model.readout.clone() },
+        model: ModelConfig { layers: vec![], readout: network.model.readout.clone(), ..ModelConfig::default() },
         input: Signal { kind: Kind::Values, steps: 1, ..network.input },
         values: vec![],
     };

@@ -5,7 +5,7 @@ use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
 use snn_core::{Activity, Backend, Conv, Kind, Layer, Mode, Parameter, Pass, Signal, Tensor, Trains};
 
 use crate::config::{
-    LayerConfig, LeakyConfig, ModelConfig, NeuronConfig, NormConfig, ReadoutNeuron, ResetPath, SlopeConfig,
+    CachePolicy, LayerConfig, LeakyConfig, ModelConfig, NeuronConfig, NormConfig, ReadoutNeuron, ResetPath, SlopeConfig,
 };
 use crate::error::{Error, Result};
 use crate::layers::alif::AlifCell;
@@ -105,7 +105,7 @@ impl<B: Backend> Stack<B> {
                         (None, steps) => Past::Field(steps),
                     };
                     let dense = project::dense(device, sizes, *init, past, around, id).map_err(at)?;
-                    clocked(device, signal, output, dense, neuron, *skip, id).map_err(at)?
+                    clocked(device, signal, output, (dense, neuron), (*skip, config.cache), id).map_err(at)?
                 }
                 LayerConfig::Conv {
                     channels,
@@ -151,7 +151,7 @@ impl<B: Backend> Stack<B> {
                     let output = Signal { kind: Kind::Spikes, steps, map: conv.output() };
                     let around = Around { bias: *bias, norm: *norm, gain: std::mem::replace(&mut gain, 1.0) };
                     let conv = project::convolution(device, conv, *init, around, id).map_err(at)?;
-                    clocked(device, signal, output, conv, neuron, false, id).map_err(at)?
+                    clocked(device, signal, output, (conv, neuron), (false, config.cache), id).map_err(at)?
                 }
                 LayerConfig::Pool { window, window_width, signed } => {
                     let sides = [*window, window_width.unwrap_or(*window)];
@@ -467,9 +467,8 @@ fn clocked<B: Backend>(
     device: &B,
     input: Signal,
     output: Signal,
-    projection: Box<dyn Projection<B>>,
-    neuron: &NeuronConfig,
-    skip: bool,
+    (projection, neuron): (Box<dyn Projection<B>>, &NeuronConfig),
+    (skip, cache): (bool, CachePolicy),
     id: (u64, usize),
 ) -> snn_core::Result<Box<dyn Layer<B>>> {
     let width = output.width();
@@ -492,7 +491,8 @@ fn clocked<B: Backend>(
         NeuronConfig::Event(_) | NeuronConfig::Ttfs(_) => unreachable!("layers without steps are built before"),
         NeuronConfig::Relu(_) => return Ok(Box::new(ReluLayer::new(device, input, output, projection)?)),
     };
-    Ok(Box::new(Clocked::new(device, input, output, projection, cell, skip)?))
+    let layer = Clocked::new(device, input, output, projection, cell, skip)?;
+    Ok(Box::new(if cache == CachePolicy::Recompute { layer.recomputing() } else { layer }))
 }
 
 #[cfg(test)]

@@ -38,7 +38,11 @@ fn model(neuron: &NeuronConfig, widths: &[usize]) -> ModelConfig {
         init: Init::GlorotUniform,
         ..ReadoutConfig::default()
     };
-    ModelConfig { layers: widths.iter().map(|&w| LayerConfig::dense(w, neuron.clone(), Init::HE)).collect(), readout }
+    ModelConfig {
+        layers: widths.iter().map(|&w| LayerConfig::dense(w, neuron.clone(), Init::HE)).collect(),
+        readout,
+        ..ModelConfig::default()
+    }
 }
 
 fn build<B: Backend>(device: &B, model: &ModelConfig, seed: u64) -> Stack<B> {

@@ -84,7 +84,7 @@ fn model(map: Map, parts: &[Part], dense: &[(usize, bool)]) -> ModelConfig {
         };
         layers.push(layer);
     }
-    ModelConfig { layers, readout: readout() }
+    ModelConfig { layers, readout: readout(), ..ModelConfig::default() }
 }
 
 /// The network with random parameters: factors of normalisation of either sign, statistics that are none of its own.

@@ -112,7 +112,7 @@ impl Published {
     }
 }
 
-impl Timed for Published {
+impl Timed<Cpu> for Published {
     fn load(&mut self, _: &Cpu, input: Spikes) -> Result<()> {
         self.input = input.to_dense();
         Ok(())
@@ -160,7 +160,7 @@ impl Timed for Published {
         Ok(())
     }
 
-    fn output_events(&self) -> f64 {
-        self.layers.last().map_or(0.0, |l| l.spikes.iter().map(|&s| f64::from(s)).sum())
+    fn output_events(&self, _: &Cpu) -> Result<f64> {
+        Ok(self.layers.last().map_or(0.0, |l| l.spikes.iter().map(|&s| f64::from(s)).sum()))
     }
 }

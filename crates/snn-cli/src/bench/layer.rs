@@ -41,7 +41,7 @@ use serde_json::{Value, json};
 use snn_core::backend::{Gemm, LinAlg, Memory};
 use snn_core::neurons::block::BlockNeuron;
 use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
-use snn_core::{Activity, Kind, Lanes, Layer, Pass, Signal, Spikes, Tensor};
+use snn_core::{Activity, Backend, Kind, Lanes, Layer, Pass, Real, Signal, Spikes, Tensor};
 use snn_cpu::Cpu;
 use snn_cpu::limits::Limits;
 use snn_cpu::published::{
@@ -59,6 +59,7 @@ use snn_train::layers::paralif::ParaLifCell;
 use snn_train::layers::{Cell, Clocked, Projection};
 
 use super::alif;
+use super::device::Timeable;
 use super::peer::{PeerCell, PeerTime, Peers};
 use super::timing::{self, median};
 use crate::args::BenchArgs;
@@ -225,13 +226,13 @@ impl LayerCell {
     }
 
     /// The neurons of layer `index`.
-    fn neurons(&self, cpu: &Cpu, index: usize) -> Result<Box<dyn Cell<Cpu>>> {
-        let decay = || Decay::new(cpu, self.n, BETA, false, true);
+    fn neurons<D: Backend>(&self, device: &D, index: usize) -> Result<Box<dyn Cell<D>>> {
+        let decay = || Decay::new(device, self.n, BETA, false, true);
         let lif = |kind| Ok::<_, anyhow::Error>(LifCell::new(LifNeuron::new(kind), decay()?));
         let seed = (self.seed, index);
         let paralif = |mode: &str, recurrent| {
             let config = ParaLifConfig { mode: mode.into(), recurrent, filter: self.filter(), ..Default::default() };
-            ParaLifCell::new(cpu, &config, self.n, seed)
+            ParaLifCell::new(device, &config, self.n, seed)
         };
         Ok(match self.model {
             LayerModel::Block | LayerModel::BlockConvolution => {
@@ -241,7 +242,7 @@ impl LayerCell {
             LayerModel::Multi => Box::new(lif(LifKind::Multi { reset: Path::Attached })?),
             LayerModel::Cuba => {
                 let config = CubaConfig { filter: self.filter(), ..CubaConfig::default() };
-                Box::new(CubaCell::new(cpu, &config, self.n, seed)?)
+                Box::new(CubaCell::new(device, &config, self.n, seed)?)
             }
             LayerModel::ParalifT => Box::new(paralif("T", RecurrentConfig::None)?),
             LayerModel::ParalifD => Box::new(paralif("D", RecurrentConfig::None)?),
@@ -251,7 +252,7 @@ impl LayerCell {
             LayerModel::AlifSteps
             | LayerModel::AlifBlocks
             | LayerModel::AlifStepwise
-            | LayerModel::AlifBlocksPublished => Box::new(AlifCell::new(cpu, &alif::config(self), self.n, seed)?),
+            | LayerModel::AlifBlocksPublished => Box::new(AlifCell::new(device, &alif::config(self), self.n, seed)?),
         })
     }
 }
@@ -294,25 +295,24 @@ impl LayerTime {
 /// # Errors
 ///
 /// If the device fails, most likely for want of memory.
-pub(crate) fn time_layer(cpu: &Cpu, cell: &LayerCell) -> Result<LayerTime> {
-    let mut network: Box<dyn Timed> = match (cell.model.as_published(), cell.model.is_alif()) {
-        (true, true) => Box::new(alif::Published::new(cpu, cell)?),
-        (true, false) => Box::new(Published::new(cpu, cell)?),
-        (false, _) => Box::new(Fused::new(cpu, cell)?),
-    };
+pub(crate) fn time_layer<D: Timeable>(device: &D, cell: &LayerCell) -> Result<LayerTime> {
+    let mut network: Box<dyn Timed<D>> =
+        if cell.model.as_published() { device.published(cell)? } else { Box::new(Fused::new(device, cell)?) };
     let rate = cell.density.map_or(Rate::UpTo(RATE), Rate::Density);
     let mut time = LayerTime::default();
     for i in 0..=cell.repeats {
         let input = poisson_spikes(cell.batch, cell.steps, cell.n_in, rate, (cell.seed << 32) + i as u64);
         let events = input.events() as f64;
-        network.load(cpu, input)?;
+        network.load(device, input)?;
+        device.synchronise()?;
         let start = Instant::now();
-        network.forward(cpu)?;
+        network.forward(device)?;
         let forward = start.elapsed().as_secs_f64();
-        network.prepare_backward(cpu)?;
+        network.prepare_backward(device)?;
+        device.synchronise()?;
         let start = Instant::now();
         if !cell.forward_only {
-            network.backward(cpu)?;
+            network.backward(device)?;
         }
         let backward = if cell.forward_only { 0.0 } else { start.elapsed().as_secs_f64() };
         if i == 0 {
@@ -323,92 +323,105 @@ pub(crate) fn time_layer(cpu: &Cpu, cell: &LayerCell) -> Result<LayerTime> {
             time.events += events / cell.repeats as f64;
         }
     }
-    time.output_mean = network.output_events() / (cell.batch * cell.steps * cell.n) as f64;
+    time.output_mean = network.output_events(device)? / (cell.batch * cell.steps * cell.n) as f64;
     Ok(time)
 }
 
 /// A network whose passes are timed.
-pub(super) trait Timed {
-    fn load(&mut self, cpu: &Cpu, input: Spikes) -> Result<()>;
-    fn forward(&mut self, cpu: &Cpu) -> Result<()>;
-    fn prepare_backward(&mut self, cpu: &Cpu) -> Result<()>;
-    fn backward(&mut self, cpu: &Cpu) -> Result<()>;
-    fn output_events(&self) -> f64;
+pub(crate) trait Timed<D> {
+    fn load(&mut self, device: &D, input: Spikes) -> Result<()>;
+    fn forward(&mut self, device: &D) -> Result<()>;
+    fn prepare_backward(&mut self, device: &D) -> Result<()>;
+    fn backward(&mut self, device: &D) -> Result<()>;
+    fn output_events(&self, device: &D) -> Result<f64>;
 }
 
-pub(super) fn projections(cpu: &Cpu, cell: &LayerCell) -> Result<Vec<Dense<Cpu>>> {
+pub(super) fn projections<D: Backend>(device: &D, cell: &LayerCell) -> Result<Vec<Dense<D>>> {
     let sizes = std::iter::once(cell.n_in).chain(std::iter::repeat(cell.n)).take(cell.layers);
-    let dense =
-        sizes.enumerate().map(|(i, inputs)| Dense::new(cpu, inputs, cell.n, Init::FanIn { gain: 1.0 }, (cell.seed, i)));
+    let dense = sizes
+        .enumerate()
+        .map(|(i, inputs)| Dense::new(device, inputs, cell.n, Init::FanIn { gain: 1.0 }, (cell.seed, i)));
     Ok(dense.collect::<snn_core::Result<_>>()?)
 }
 
 /// The layers of training.
-struct Fused {
-    lanes: Lanes,
-    layers: Vec<Clocked<Cpu>>,
-    input: Activity<Cpu>,
+pub(crate) struct Fused<D: Backend> {
+    layers: Vec<Clocked<D>>,
+    input: Activity<D>,
     // The gradient on each layer's output.
-    grads: Vec<Tensor<Cpu>>,
+    grads: Vec<Tensor<D>>,
 }
 
-impl Fused {
-    fn new(cpu: &Cpu, cell: &LayerCell) -> Result<Self> {
+impl<D: Backend> Fused<D> {
+    pub(crate) fn new(device: &D, cell: &LayerCell) -> Result<Self> {
         let mut layers = Vec::new();
         let mut grads = Vec::new();
         let mut input = Signal::flat(Kind::Spikes, cell.steps, cell.n_in);
-        for dense in projections(cpu, cell)? {
+        for dense in projections(device, cell)? {
             let output = Signal::flat(Kind::Spikes, cell.steps, cell.n);
-            let neurons = cell.neurons(cpu, layers.len())?;
-            layers.push(Clocked::new(cpu, input, output, Box::new(dense), neurons, false)?);
-            grads.push(Tensor::zeros(cpu, &[cell.batch, cell.steps, cell.n])?);
+            let neurons = cell.neurons(device, layers.len())?;
+            layers.push(Clocked::new(device, input, output, Box::new(dense), neurons, false)?);
+            grads.push(Tensor::zeros(device, &[cell.batch, cell.steps, cell.n])?);
             input = output;
         }
-        let lanes = Lanes::new(cell.batch, cell.steps, cell.n);
-        Ok(Self { lanes, layers, input: Activity::Spikes(Spikes::new()), grads })
-    }
-}
-
-impl Timed for Fused {
-    fn load(&mut self, _: &Cpu, input: Spikes) -> Result<()> {
-        self.input = Activity::Spikes(input);
-        Ok(())
+        Ok(Self { layers, input: Activity::Spikes(device.spikes()), grads })
     }
 
-    fn forward(&mut self, cpu: &Cpu) -> Result<()> {
+    /// Queues the forward pass.
+    pub(crate) fn queue_forward(&mut self, device: &D) -> Result<()> {
         for i in 0..self.layers.len() {
             let (before, rest) = self.layers.split_at_mut(i);
             let input = before.last().map_or(&self.input, Layer::output);
-            rest[0].forward(cpu, input, Pass::train(0))?;
-        }
-        Ok(cpu.synchronise()?)
-    }
-
-    fn prepare_backward(&mut self, cpu: &Cpu) -> Result<()> {
-        if let Some(grad) = self.grads.last_mut() {
-            cpu.fill(&mut grad.data, 1.0)?;
+            rest[0].forward(device, input, Pass::train(0))?;
         }
         Ok(())
     }
 
-    fn backward(&mut self, cpu: &Cpu) -> Result<()> {
+    /// Queues the backward pass.
+    pub(crate) fn queue_backward(&mut self, device: &D) -> Result<()> {
         for i in (0..self.layers.len()).rev() {
             let (before, rest) = self.layers.split_at_mut(i);
             let (earlier, grad) = self.grads.split_at_mut(i);
             let input = before.last().map_or(&self.input, Layer::output);
-            rest[0].backward(cpu, input, &mut grad[0], earlier.last_mut())?;
+            rest[0].backward(device, input, &mut grad[0], earlier.last_mut())?;
         }
-        Ok(cpu.synchronise()?)
+        Ok(())
+    }
+}
+
+impl<D: Backend> Timed<D> for Fused<D> {
+    fn load(&mut self, device: &D, input: Spikes) -> Result<()> {
+        if let Activity::Spikes(spikes) = &mut self.input {
+            device.upload_spikes(&input, spikes)?;
+        }
+        Ok(())
     }
 
-    fn output_events(&self) -> f64 {
-        let output = self.layers.last().and_then(|l| l.spikes());
-        output.map_or(0.0, |s| s.density() * self.lanes.len() as f64)
+    fn forward(&mut self, device: &D) -> Result<()> {
+        self.queue_forward(device)?;
+        Ok(device.synchronise()?)
+    }
+
+    fn prepare_backward(&mut self, device: &D) -> Result<()> {
+        if let Some(grad) = self.grads.last_mut() {
+            device.fill(&mut grad.data, D::Real::ONE)?;
+        }
+        Ok(())
+    }
+
+    fn backward(&mut self, device: &D) -> Result<()> {
+        self.queue_backward(device)?;
+        Ok(device.synchronise()?)
+    }
+
+    fn output_events(&self, device: &D) -> Result<f64> {
+        let Some(output) = self.layers.last().and_then(|l| l.spikes()) else { return Ok(0.0) };
+        Ok(device.events_per_sample(output)?.into_iter().map(f64::from).sum())
     }
 }
 
 /// Dense products and the published neuron algorithms.
-struct Published {
+pub(super) struct Published {
     stepwise: bool,
     lanes: Lanes,
     beta: Vec<f32>,
@@ -430,7 +443,7 @@ struct PublishedLayer {
 }
 
 impl Published {
-    fn new(cpu: &Cpu, cell: &LayerCell) -> Result<Self> {
+    pub(super) fn new(cpu: &Cpu, cell: &LayerCell) -> Result<Self> {
         let lanes = Lanes::new(cell.batch, cell.steps, cell.n);
         let mut layers = Vec::new();
         for (i, dense) in projections(cpu, cell)?.iter().enumerate() {
@@ -462,7 +475,7 @@ impl Published {
 /// Surrogate scale of the published models.
 const SCALE: f32 = 10.0;
 
-impl Timed for Published {
+impl Timed<Cpu> for Published {
     fn load(&mut self, _: &Cpu, input: Spikes) -> Result<()> {
         self.input = input.to_dense();
         Ok(())
@@ -512,8 +525,8 @@ impl Timed for Published {
         Ok(())
     }
 
-    fn output_events(&self) -> f64 {
-        self.layers.last().map_or(0.0, |l| l.spikes.iter().map(|&s| f64::from(s)).sum())
+    fn output_events(&self, _: &Cpu) -> Result<f64> {
+        Ok(self.layers.last().map_or(0.0, |l| l.spikes.iter().map(|&s| f64::from(s)).sum()))
     }
 }
 
@@ -551,7 +564,7 @@ pub(crate) fn cell_bytes(cell: &LayerCell) -> f64 {
 
 /// The floor under one layer's time; see the module's head.
 #[derive(Clone, Copy, Debug)]
-struct Floor {
+pub(crate) struct Floor {
     dense: f64,
     sparse: f64,
     recurrent: f64,
@@ -559,7 +572,7 @@ struct Floor {
 }
 
 impl Floor {
-    fn new(limits: &Limits, cell: &LayerCell, time: &LayerTime) -> Self {
+    pub(crate) fn new(limits: &Limits, cell: &LayerCell, time: &LayerTime) -> Self {
         let lanes = (cell.batch * cell.steps * cell.n) as f64;
         let passes = if cell.forward_only { 1.0 } else { 2.0 };
         let dense = |inputs: usize| passes * 2.0 * lanes * inputs as f64 / limits.fma.all;
@@ -574,7 +587,7 @@ impl Floor {
         }
     }
 
-    fn total(&self) -> f64 {
+    pub(crate) fn total(&self) -> f64 {
         self.dense.min(self.sparse) + self.recurrent + self.scans
     }
 }
@@ -657,7 +670,13 @@ impl Outcome {
 }
 
 /// Times all cells of the command line.
-pub(crate) fn run(cpu: &Cpu, limits: &Limits, args: &BenchArgs, quiet: bool, lines: bool) -> Result<Vec<Outcome>> {
+pub(crate) fn run<D: Timeable>(
+    device: &D,
+    limits: &Limits,
+    args: &BenchArgs,
+    quiet: bool,
+    lines: bool,
+) -> Result<Vec<Outcome>> {
     let peers = args.peer_python.as_deref().map(Peers::find).transpose()?;
     // A Python alone asks for the model's own peer.
     let auto = vec!["auto".to_owned()];
@@ -668,14 +687,17 @@ pub(crate) fn run(cpu: &Cpu, limits: &Limits, args: &BenchArgs, quiet: bool, lin
         let LayerCell { model, batch, steps, n, .. } = cell;
         bar.set_message(format!("{}, batch {batch}, T {steps}, n {n}", model.name()));
         bar.tick();
-        let time = time_layer(cpu, &cell)?;
+        let time = time_layer(device, &cell)?;
         let floor = Floor::new(limits, &cell, &time);
-        let mut outcome = Outcome { threads: cpu.threads(), floor, time, peers: Vec::new(), cell };
+        let mut outcome = Outcome { threads: device.threads(), floor, time, peers: Vec::new(), cell };
         for name in names.iter().filter(|_| peers.is_some()) {
             let name = if name == "auto" { model.peer() } else { name };
             bar.set_message(format!("peer {name}, batch {batch}, T {steps}, n {n}"));
             bar.tick();
-            let cell = peer_cell(name, &outcome.cell, cpu.threads(), args.sliced);
+            let cell = PeerCell {
+                device: D::PEER.to_owned(),
+                ..peer_cell(name, &outcome.cell, device.threads(), args.sliced)
+            };
             if let Some(peers) = &peers {
                 outcome.peers.push(peers.time(&cell)?);
             }
@@ -714,6 +736,7 @@ fn cells(args: &BenchArgs) -> Vec<LayerCell> {
 /// The peer's side of a cell.
 pub(crate) fn peer_cell(peer: &str, cell: &LayerCell, threads: usize, sliced: bool) -> PeerCell {
     PeerCell {
+        device: "cpu".to_owned(),
         peer: peer.to_owned(),
         batch: cell.batch,
         steps: cell.steps,

@@ -8,6 +8,7 @@
 //! | `layer.rs` | a whole layer with the published protocol, and the floor under its time |
 //! | `events.rs` | event-driven training of a published network, and the floor under its time |
 //! | `networks.rs` | training steps of whole single-spike networks |
+//! | `device.rs` | what benchmarks ask of a device beside its operations |
 //! | `peer.rs` | the same layer in PyTorch, timed by the script in `peers/` |
 //! | `timing.rs` | medians and spreads |
 //!
@@ -15,6 +16,7 @@
 //! measured on another day, or on another machine, would mean nothing.
 
 mod alif;
+pub(crate) mod device;
 mod events;
 pub(crate) mod filtered;
 pub(crate) mod layer;
@@ -33,62 +35,86 @@ use snn_cpu::limits::Limits;
 
 use crate::args::{BenchArgs, BenchWhat};
 use crate::console;
+use crate::device::{Device, on_device};
 use crate::report::files::write_atomically;
 use crate::report::{Cell, Column, Machine, Table};
 use crate::usage;
 
+use device::Timeable;
 pub(crate) use layer::LayerModel;
 
 /// Runs the command.
 pub(crate) fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
     check(args)?;
-    let cpu = crate::commands::device(&args.device, args.threads)?;
+    match args.what {
+        BenchWhat::Layer | BenchWhat::Networks => {
+            on_device!(Device::open(&args.device, args.threads)?, device => either(&device, args, quiet))
+        }
+        BenchWhat::Ops | BenchWhat::Events => {
+            let cpu = Device::processor(&args.device, args.threads)?;
+            measured(&cpu, args, quiet, |limits, lines| processor(&cpu, limits, args, quiet, lines))
+        }
+    }
+}
+
+/// What runs on any device.
+fn either<D: Timeable>(device: &D, args: &BenchArgs, quiet: bool) -> Result<()> {
+    measured(device, args, quiet, |limits, lines| {
+        if args.what == BenchWhat::Layer {
+            let cells = layer::run(device, limits, args, quiet, lines)?;
+            if !lines {
+                console::line(layer::table(&cells).terminal())?;
+            }
+            return Ok(cells.iter().map(layer::Outcome::json).collect());
+        }
+        let times = networks::run(device, limits, args)?;
+        match lines {
+            true => times.iter().try_for_each(|t| console::json(&t.json()))?,
+            false => console::line(networks::table(&times).terminal())?,
+        }
+        Ok(times.iter().map(networks::NetworkTimes::json).collect())
+    })
+}
+
+/// What runs on the processor alone.
+fn processor(cpu: &Cpu, limits: &Limits, args: &BenchArgs, quiet: bool, lines: bool) -> Result<Vec<Value>> {
+    if args.what == BenchWhat::Ops {
+        let ops = ops::run(cpu, limits, args, quiet, lines)?;
+        if !lines {
+            console::line(ops::table(&ops).terminal())?;
+        }
+        return Ok(ops.iter().map(ops::OpTime::json).collect());
+    }
+    let data_dir = crate::commands::data_dir(args.data_dir.as_deref());
+    let data = snn_data::OpenOptions { data_dir, ..snn_data::OpenOptions::default() };
+    let times = events::run(cpu, limits, &data, args.repeats)?;
+    match lines {
+        true => times.iter().try_for_each(|t| console::json(&t.json()))?,
+        false => console::line(events::table(&times)?.terminal())?,
+    }
+    Ok(times.iter().map(events::EventTimes::json).collect())
+}
+
+/// Measures the limits, runs the benchmark, compares and writes.
+fn measured<D: Timeable>(
+    device: &D,
+    args: &BenchArgs,
+    quiet: bool,
+    benchmark: impl FnOnce(&Limits, bool) -> Result<Vec<Value>>,
+) -> Result<()> {
     let earlier = args.compare.as_deref().map(earlier).transpose()?;
     let lines = matches!(args.json, Some(None));
     let machine = Machine::detect();
     if !machine.optimised {
         console::message("warning: built without optimisation: these times mean nothing (build with --release)");
     }
-    let limits = Limits::measure(&cpu);
+    let limits = device.limits()?;
     if lines {
         console::json(&json!({ "kind": "limits", "machine": machine, "limits": limits_json(&limits) }))?;
     } else {
-        console::line(limits_line(&cpu, &limits))?;
+        console::line(limits_line(device, &limits))?;
     }
-    let records: Vec<Value> = match args.what {
-        BenchWhat::Ops => {
-            let ops = ops::run(&cpu, &limits, args, quiet, lines)?;
-            if !lines {
-                console::line(ops::table(&ops).terminal())?;
-            }
-            ops.iter().map(ops::OpTime::json).collect()
-        }
-        BenchWhat::Layer => {
-            let cells = layer::run(&cpu, &limits, args, quiet, lines)?;
-            if !lines {
-                console::line(layer::table(&cells).terminal())?;
-            }
-            cells.iter().map(layer::Outcome::json).collect()
-        }
-        BenchWhat::Events => {
-            let data_dir = crate::commands::data_dir(args.data_dir.as_deref());
-            let data = snn_data::OpenOptions { data_dir, ..snn_data::OpenOptions::default() };
-            let times = events::run(&cpu, &limits, &data, args.repeats)?;
-            match lines {
-                true => times.iter().try_for_each(|t| console::json(&t.json()))?,
-                false => console::line(events::table(&times)?.terminal())?,
-            }
-            times.iter().map(events::EventTimes::json).collect()
-        }
-        BenchWhat::Networks => {
-            let times = networks::run(&cpu, &limits, args)?;
-            match lines {
-                true => times.iter().try_for_each(|t| console::json(&t.json()))?,
-                false => console::line(networks::table(&times).terminal())?,
-            }
-            times.iter().map(networks::NetworkTimes::json).collect()
-        }
-    };
+    let records = benchmark(&limits, lines)?;
     if let Some(earlier) = &earlier {
         let table = compared(earlier, &records);
         if lines { console::message(table.terminal()) } else { console::line(table.terminal())? }
@@ -97,7 +123,7 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> Result<()> {
         let document = json!({
             "format": 1,
             "machine": machine,
-            "device": snn_core::backend::Memory::describe(&cpu),
+            "device": snn_core::backend::Memory::describe(device),
             "limits": limits_json(&limits),
             "command": std::env::args().collect::<Vec<_>>().join(" "),
             "finished": crate::report::machine::utc_now(),
@@ -146,7 +172,7 @@ fn check(args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
-fn limits_json(limits: &Limits) -> Value {
+pub(crate) fn limits_json(limits: &Limits) -> Value {
     let rate = |r: snn_cpu::limits::Rate| json!({ "one_thread": r.one, "all_threads": r.all });
     json!({
         "threads": limits.threads,
@@ -157,12 +183,20 @@ fn limits_json(limits: &Limits) -> Value {
 }
 
 /// The limits in one paragraph.
-pub(crate) fn limits_line(cpu: &Cpu, limits: &Limits) -> String {
+pub(crate) fn limits_line<D: Timeable>(device: &D, limits: &Limits) -> String {
     let giga = |x: f64| x / 1e9;
+    let what = device.describe();
+    if limits.threads == 0 {
+        return format!(
+            "{what}\nlimits measured now: copy {:.1} GB/s; f32 products {:.0} GFLOP/s; row adds {:.1} G elements/s\n",
+            giga(limits.copy.all),
+            giga(limits.fma.all),
+            giga(limits.row_add.all),
+        );
+    }
     format!(
-        "{}\nlimits measured now (one thread, all threads): copy {:.1}, {:.1} GB/s; f32 multiply-adds {:.0}, {:.0} \
+        "{what}\nlimits measured now (one thread, all threads): copy {:.1}, {:.1} GB/s; f32 multiply-adds {:.0}, {:.0} \
          GFLOP/s; row adds {:.1}, {:.1} G elements/s\n",
-        snn_core::backend::Memory::describe(cpu),
         giga(limits.copy.one),
         giga(limits.copy.all),
         giga(limits.fma.one),

@@ -8,13 +8,13 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::{Value, json};
 use snn_core::random::{Purpose, Stream};
-use snn_core::{Activity, Backend, Kind, Map, Pass, Signal, Tensor};
-use snn_cpu::Cpu;
+use snn_core::{Activity, Backend, Kind, Map, Pass, Real, Signal, Tensor};
 use snn_cpu::limits::Limits;
 use snn_train::losses::Loss;
 use snn_train::optim::Optimiser;
 use snn_train::{Stack, presets};
 
+use super::device::Timeable;
 use super::peer::{PeerCell, PeerTime, Peers};
 use super::timing::Times;
 use crate::args::BenchArgs;
@@ -62,13 +62,13 @@ pub(crate) struct NetworkTimes {
 }
 
 /// Times the networks that were asked for.
-pub(crate) fn run(cpu: &Cpu, limits: &Limits, args: &BenchArgs) -> Result<Vec<NetworkTimes>> {
+pub(crate) fn run<D: Timeable>(device: &D, limits: &Limits, args: &BenchArgs) -> Result<Vec<NetworkTimes>> {
     let peers = args.peer_python.as_deref().map(Peers::find).transpose()?;
     let batches = if args.batch.is_empty() { vec![BATCH] } else { args.batch.clone() };
     let mut all = Vec::new();
     for network in NETWORKS.iter().filter(|n| args.only.as_ref().is_none_or(|only| n.name.contains(&**only))) {
         for &batch in &batches {
-            all.push(time(cpu, limits, network, batch, args, peers.as_ref())?);
+            all.push(time(device, limits, network, batch, args, peers.as_ref())?);
         }
     }
     if all.is_empty() {
@@ -78,8 +78,8 @@ pub(crate) fn run(cpu: &Cpu, limits: &Limits, args: &BenchArgs) -> Result<Vec<Ne
     Ok(all)
 }
 
-fn time(
-    cpu: &Cpu,
+fn time<D: Timeable>(
+    device: &D,
     limits: &Limits,
     network: &Network,
     batch: usize,
@@ -88,26 +88,28 @@ fn time(
 ) -> Result<NetworkTimes> {
     let experiment = presets::find(network.preset)?.experiment;
     let signal = Signal { kind: Kind::Values, steps: 1, map: network.map };
-    let mut stack = Stack::build(cpu, &experiment.model, signal, CLASSES, 1)?;
+    let mut stack = Stack::build(device, &experiment.model, signal, CLASSES, 1)?;
     let config = experiment.train.optimiser;
-    let mut optimiser = Optimiser::new(cpu, config, &stack)?;
-    let mut loss = Loss::new(cpu, experiment.train.loss)?;
+    let mut optimiser = Optimiser::new(device, config, &stack)?;
+    let mut loss = Loss::new(device, experiment.train.loss)?;
     let density = if network.density < 1.0 { args.density.unwrap_or(network.density) } else { 1.0 };
     let mut draws = Stream::new(1, Purpose::Test, [0, 0]);
     let (mut forward, mut backward) = (vec![], vec![]);
     let width = network.map.len();
     for step in 0..=args.repeats {
         let mut pixel = |_| if f64::from(draws.unit()) < density { draws.unit() } else { 0.0 };
-        let data = (0..batch * width).map(&mut pixel).collect();
-        let input = Activity::Values(Tensor::<Cpu> { shape: vec![batch, width], data });
+        let data: Vec<_> = (0..batch * width).map(|i| D::Real::lit(pixel(i).into())).collect();
+        let input = Activity::Values(Tensor::<D> { shape: vec![batch, width], data: device.buffer_from(&data)? });
         let labels: Vec<u32> = (0..batch).map(|_| draws.below(CLASSES as u32)).collect();
+        device.synchronise()?;
         let start = Instant::now();
-        stack.forward(cpu, &input, Pass::train(step as u32))?;
-        loss.forward(cpu, stack.output(), &labels)?;
+        stack.forward(device, &input, Pass::train(step as u32))?;
+        loss.forward(device, stack.output(), &labels)?;
         let half = Instant::now();
-        stack.backward(cpu, &input, loss.grad())?;
+        stack.backward(device, &input, loss.grad())?;
         let rate = config.learning_rate * experiment.train.schedule.factor_at(optimiser.step());
-        optimiser.update(cpu, &mut stack, rate)?;
+        optimiser.update(device, &mut stack, rate)?;
+        device.synchronise()?;
         // The first step fills caches and buffers.
         if step > 0 {
             forward.push((half - start).as_secs_f64());
@@ -118,6 +120,7 @@ fn time(
     if let Some(peers) = peers {
         for peer in network.peers.iter().filter(|p| wanted(p, &args.peer)) {
             let cell = PeerCell {
+                device: D::PEER.to_owned(),
                 peer: (*peer).to_owned(),
                 batch,
                 steps: 1,
@@ -125,7 +128,7 @@ fn time(
                 n: CLASSES,
                 density: Some(density),
                 repeats: args.repeats,
-                threads: cpu.threads(),
+                threads: device.threads(),
                 sliced: false,
                 tau: None,
                 forward_only: false,
@@ -140,7 +143,7 @@ fn time(
     let multiply_adds = multiply_adds(&stack) * batch as f64;
     let (forward, backward) = (Times::new(forward), Times::new(backward));
     let share = 2.0 * multiply_adds / (forward.median + backward.median) / limits.fma.all;
-    let threads = cpu.threads();
+    let threads = device.threads();
     Ok(NetworkTimes { name: network.name, batch, threads, multiply_adds, share, forward, backward, peers: timed })
 }
 

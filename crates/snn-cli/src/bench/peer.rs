@@ -22,6 +22,9 @@ pub(crate) struct Peers {
 /// What a peer is asked to time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PeerCell {
+    /// What it runs on, as PyTorch names it.
+    #[serde(default = "processor", skip_serializing_if = "is_processor")]
+    pub(crate) device: String,
     /// The script's name of the peer.
     pub(crate) peer: String,
     /// Samples.
@@ -55,6 +58,14 @@ pub(crate) struct PeerCell {
     /// Whether adaptive neurons have no recurrent connections.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) feed_forward: bool,
+}
+
+fn processor() -> String {
+    "cpu".into()
+}
+
+fn is_processor(device: &str) -> bool {
+    device == "cpu"
 }
 
 fn one() -> usize {
@@ -145,7 +156,7 @@ impl Peers {
     /// If the script fails or prints something else than timings.
     pub(crate) fn time_if_installed(&self, cell: &PeerCell) -> Result<Result<PeerTime, String>> {
         let mut command = Command::new(&self.python);
-        command.arg("-").args(["--peer", &cell.peer]);
+        command.arg("-").args(["--peer", &cell.peer, "--device", &cell.device]);
         let numbers = [
             ("--batch", cell.batch),
             ("--steps", cell.steps),
@@ -154,7 +165,7 @@ impl Peers {
             ("--repeats", cell.repeats),
             ("--threads", cell.threads),
         ];
-        for (option, value) in numbers {
+        for (option, value) in numbers.into_iter().filter(|(option, value)| *option != "--threads" || *value > 0) {
             command.arg(option).arg(value.to_string());
         }
         if let Some(density) = cell.density {

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::{Map, Value, json};
-use snn_core::Real;
-use snn_cpu::Cpu;
+use snn_core::{Backend, Real};
 use snn_data::{Loader, LoaderOptions};
 use snn_train::interchange::npy;
 use snn_train::sparsity::{Census, Sparsity};
@@ -15,19 +14,18 @@ use snn_train::{Experiment, Stack, checkpoint};
 
 use super::{apply, model_file};
 use crate::args::{Changes, Eval, Predict};
+use crate::device::on_device;
 use crate::{console, usage};
 
 /// A model with its experiment, ready to run.
-struct Loaded {
-    device: Cpu,
+struct Loaded<B: Backend> {
     experiment: Experiment,
     split: Split,
-    stack: Stack<Cpu>,
+    stack: Stack<B>,
     path: PathBuf,
 }
 
-fn load(args: &Eval) -> Result<Loaded> {
-    let device = args.place.device()?;
+fn load<B: Backend>(device: &B, args: &Eval) -> Result<Loaded<B>> {
     let run = args.model.join("model.safetensors");
     let model = args.model.display();
     let (path, mut experiment) = match &args.experiment {
@@ -52,23 +50,26 @@ fn load(args: &Eval) -> Result<Loaded> {
         experiment.data.test.clone_from(split);
     }
     let split = Split::test(&experiment, &RunOptions { data: args.place.open_options(), ..RunOptions::default() })?;
-    let mut stack = build_model(&device, &experiment, &split)?;
+    let mut stack = build_model(device, &experiment, &split)?;
     if args.experiment.is_some() {
-        npy::load(&device, &path, &mut stack)?.iter().for_each(console::message);
+        npy::load(device, &path, &mut stack)?.iter().for_each(console::message);
     } else {
-        checkpoint::load_model(&device, &path, &mut stack)?;
+        checkpoint::load_model(device, &path, &mut stack)?;
     }
-    Ok(Loaded { device, experiment, split, stack, path })
+    Ok(Loaded { experiment, split, stack, path })
 }
 
 pub(crate) fn run(args: &Eval) -> Result<()> {
-    let mut m = load(args)?;
+    on_device!(args.place.device()?, device => eval(&device, args))
+}
+
+fn eval<B: Backend>(device: &B, args: &Eval) -> Result<()> {
+    let mut m = load(device, args)?;
     let mut census = Census::new();
-    let device = &m.device;
     let result = evaluate_seen(device, &mut m.stack, &m.split, &m.experiment.train, |stack, batch, _, _| {
         census.add(device, stack, batch)
     })?;
-    let sparsity = census.report(&m.device, &m.stack)?;
+    let sparsity = census.report(device, &m.stack)?;
     let label = m.split.source.label();
     if args.json {
         let mut line = json!({
@@ -138,7 +139,7 @@ fn first_spikes(s: &Sparsity) -> Result<()> {
 }
 
 /// What there is to say of a model in continuous time alone.
-fn readings(stack: &Stack<Cpu>, result: &Evaluation) -> Result<()> {
+fn readings<B: Backend>(stack: &Stack<B>, result: &Evaluation) -> Result<()> {
     let shares = result.readings.iter().map(|(name, share)| format!("by {name} {:.2} %", 100.0 * share));
     console::line(format_args!("accuracy {}", shares.collect::<Vec<_>>().join(", ")))?;
     if result.infinite_share > 0.0 {
@@ -153,19 +154,24 @@ fn readings(stack: &Stack<Cpu>, result: &Evaluation) -> Result<()> {
 }
 
 pub(crate) fn predict(args: &Predict) -> Result<()> {
-    let mut m = load(&args.eval)?;
+    on_device!(args.eval.place.device()?, device => predictions(&device, args))
+}
+
+fn predictions<B: Backend>(device: &B, args: &Predict) -> Result<()> {
+    let mut m = load(device, &args.eval)?;
     let mut text = BufWriter::new(Vec::new());
     let names = m.split.source.class_names();
     writeln!(text, "sample,label,predicted,correct,confidence,{}", quoted(names))?;
-    let mut upload = Upload::new(&m.device, m.split.pipeline.signal());
-    let mut passes = MeanLogits::new(&m.device, m.experiment.train.evaluate_draws)?;
+    let mut upload = Upload::new(device, m.split.pipeline.signal());
+    let mut passes = MeanLogits::new(device, m.experiment.train.evaluate_draws)?;
     let limit = Some(m.split.len());
     let options = LoaderOptions { batch: m.experiment.train.batch, limit, ..LoaderOptions::default() };
     for batch in Loader::new(m.split.source.clone(), m.split.pipeline.clone(), options)? {
         let batch = batch?;
-        let input = upload.batch(&m.device, &batch)?;
-        let logits = passes.run(&m.device, &mut m.stack, input, batch.index, |_| Ok(()))?;
-        let logits = &logits.values("predict")?.data;
+        let input = upload.batch(device, &batch)?;
+        let logits = passes.run(device, &mut m.stack, input, batch.index, |_| Ok(()))?;
+        let logits = device.to_host(&logits.values("predict")?.data)?;
+        let logits: Vec<f32> = logits.iter().map(|x| x.value() as f32).collect();
         let rows = logits.chunks(logits.len() / batch.labels.len().max(1));
         for ((sample, label), row) in batch.samples.iter().zip(&batch.labels).zip(rows) {
             let predicted = snn_train::losses::argmax(row);

@@ -19,6 +19,7 @@ use snn_train::fit::{CellFit, FitConfig, GRID_MS, Simulated};
 use super::{data_dir, plot};
 use crate::args::FitNeuron;
 use crate::console::{self, Transfers};
+use crate::device::on_device;
 use crate::report::{Axis, Boxes, Cell, Column, Figure, Lines, Measured, Panel, Raster, Series, Table, files};
 use crate::usage;
 
@@ -35,7 +36,7 @@ pub(crate) fn run(args: &FitNeuron, quiet: bool) -> Result<()> {
         }
     }
     config.check()?;
-    let device = args.place.device()?;
+    let chosen = args.place.device()?;
     let out = free(&args.out)?;
     let read = ReadOptions {
         stimuli: vec![protocol.fit.clone(), protocol.test.clone()],
@@ -46,13 +47,14 @@ pub(crate) fn run(args: &FitNeuron, quiet: bool) -> Result<()> {
     };
     let cells = open(args, &out, &read, quiet)?;
     let every = (config.epochs / 10).max(1);
-    let outcome = fit_recorded(&device, &config, &protocol, &cells, |epoch, best| {
+    let report = |epoch: u32, best: &[f64]| {
         if !quiet && (epoch + 1) % every == 0 {
             let mean = best.iter().sum::<f64>() / best.len().max(1) as f64;
             console::message(format_args!("epoch {:>4}: mean of the least distances {mean:.4}", epoch + 1));
         }
         true
-    })?;
+    };
+    let outcome = on_device!(chosen, device => fit_recorded(&device, &config, &protocol, &cells, report))?;
     let table = summary(&cells, &config, &outcome);
     write(&out, &cells, &config, &protocol, &outcome, &table)?;
     console::line(table.terminal())?;

@@ -2,6 +2,8 @@
 
 use anyhow::Result;
 use snn_core::{Backend, Kind, Mode};
+use snn_cpu::Cpu;
+use snn_cuda::libraries::Needed;
 use snn_data::{OpenOptions, SourceKind, store, synth};
 use snn_train::Stack;
 use snn_train::trainer::{RunOptions, Split, build_model};
@@ -9,6 +11,7 @@ use snn_train::trainer::{RunOptions, Split, build_model};
 use super::experiment;
 use crate::args::Info;
 use crate::console;
+use crate::device::on_device;
 use crate::report::{Cell, Column, Measured, Table};
 
 /// Bytes that the program holds without a model: code, libraries, thread stacks. Measured on a model of 150 parameters.
@@ -26,15 +29,49 @@ const BATCHES: usize = 9;
 const KEPT_SAMPLE_BYTES: usize = 256;
 
 pub(crate) fn run(args: &Info) -> Result<()> {
-    let experiment = experiment(&args.which.experiment, &args.which.changes)?;
-    let device = args.place.device()?;
+    if args.devices {
+        return devices(args.json);
+    }
+    on_device!(args.place.device()?, device => describe(&device, args))
+}
+
+/// What `--device` can name here, and what is missing.
+fn devices(json: bool) -> Result<()> {
+    let cpu = snn_core::backend::Memory::describe(&Cpu::new(0)?);
+    let gpus = snn_cuda::devices().and_then(|devices| {
+        let rest = Needed::all_present(&Needed::ALL[1..]);
+        rest.map_err(|reason| snn_core::Error::Device { device: "cuda".into(), reason }).map(|()| devices)
+    });
+    if json {
+        let list = |d: &snn_cuda::DeviceInfo| {
+            serde_json::json!({
+                "device": format!("cuda:{}", d.index), "name": d.name, "memory_bytes": d.memory,
+                "compute_capability": format!("{}.{}", d.capability.0, d.capability.1),
+                "multiprocessors": d.multiprocessors,
+            })
+        };
+        let found: Vec<_> = gpus.as_ref().map(|gpus| gpus.iter().map(list).collect()).unwrap_or_default();
+        let missing = gpus.as_ref().err().map(ToString::to_string);
+        return console::json(&serde_json::json!({ "cpu": cpu, "cuda": found, "cuda_missing": missing }));
+    }
+    console::line(format_args!("cpu     {}", cpu.trim_start_matches("cpu, ")))?;
+    match gpus {
+        Ok(gpus) if gpus.is_empty() => console::line("cuda    none: the driver finds no GPU"),
+        Ok(gpus) => gpus.iter().try_for_each(console::line),
+        Err(snn_core::Error::Device { reason, .. }) => console::line(format_args!("cuda    none: {reason}")),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn describe<B: Backend>(device: &B, args: &Info) -> Result<()> {
+    let experiment = experiment(args.experiment.as_deref().unwrap_or_default(), &args.changes)?;
     let mut data = args.place.open_options();
     if args.stream {
         data.memory = 0;
     }
     let options = RunOptions { data, ..RunOptions::default() };
     let (split, test) = (Split::train(&experiment, &options)?, Split::test(&experiment, &options)?);
-    let stack = build_model(&device, &experiment, &split)?;
+    let stack = build_model(device, &experiment, &split)?;
     let batch = experiment.train.batch.min(split.len());
     let memory = Memory::estimate(&stack, &split, &test, batch, &options.data);
 

@@ -1,7 +1,7 @@
 //! `snn map`: a trained network of rectifiers as one of neurons that spike once, or back.
 
 use anyhow::{Result, bail};
-use snn_cpu::Cpu;
+use snn_core::Backend;
 use snn_train::config::TtfsConfig;
 use snn_train::mapping::{self, Network, RangeRule, TIE};
 use snn_train::trainer::{RunOptions, Split, build_model};
@@ -9,31 +9,34 @@ use snn_train::{Experiment, Stack, checkpoint};
 
 use super::model_file;
 use crate::args::Map;
+use crate::device::on_device;
 use crate::{console, usage};
 
 /// Samples that run together, at least: nothing is learned here.
 const BATCH: usize = 128;
 
 /// A network with its experiment.
-struct Net {
+struct Net<B: Backend> {
     experiment: Experiment,
     network: Network,
-    stack: Stack<Cpu>,
+    stack: Stack<B>,
     test: Split,
 }
 
 pub(crate) fn run(args: &Map) -> Result<()> {
-    let device = args.place.device()?;
+    on_device!(args.place.device()?, device => map(&device, args))
+}
+
+fn map<B: Backend>(device: &B, args: &Map) -> Result<()> {
     let options = RunOptions { data: args.place.open_options(), ..RunOptions::default() };
-    let mut source = load(&device, args, &options)?;
+    let mut source = load(device, args, &options)?;
     if args.out.join("model.safetensors").exists() {
         let out = args.out.display();
         return Err(usage(format!("--out {out}: holds a model already; choose another directory")));
     }
-    let mut mapped =
-        if args.back { back(&device, &source, &options)? } else { there(&device, &source, args, &options)? };
+    let mut mapped = if args.back { back(device, &source, &options)? } else { there(device, &source, args, &options)? };
     let (from, to) = ((&mut source.stack, &source.test), (&mut mapped.stack, &mapped.test));
-    let found = mapping::compare(&device, from, to, source.experiment.train.batch.max(BATCH))?;
+    let found = mapping::compare(device, from, to, source.experiment.train.batch.max(BATCH))?;
     let percent = |correct: usize| 100.0 * correct as f64 / found.samples.max(1) as f64;
     console::line(format_args!(
         "test accuracy {:.2} % before, {:.2} % after; outputs differ by at most {:.2e} ({:.1e} of the largest)",
@@ -52,11 +55,11 @@ pub(crate) fn run(args: &Map) -> Result<()> {
     std::fs::create_dir_all(&args.out).map_err(|e| anyhow::anyhow!("{}: {e}", args.out.display()))?;
     let text = mapped.experiment.to_toml();
     checkpoint::write_atomic(&args.out.join("config.toml"), text.as_bytes())?;
-    checkpoint::save_model(&device, &args.out.join("model.safetensors"), &mapped.stack, &text)?;
+    checkpoint::save_model(device, &args.out.join("model.safetensors"), &mapped.stack, &text)?;
     console::line(format_args!("model and configuration: {}", args.out.display()))
 }
 
-fn load(device: &Cpu, args: &Map, options: &RunOptions) -> Result<Net> {
+fn load<B: Backend>(device: &B, args: &Map, options: &RunOptions) -> Result<Net<B>> {
     let path = model_file(&args.model);
     let text = checkpoint::experiment_of(&path)?;
     let experiment = Experiment::from_toml(&path.display().to_string(), &text)?;
@@ -68,13 +71,13 @@ fn load(device: &Cpu, args: &Map, options: &RunOptions) -> Result<Net> {
 }
 
 /// The stack of a network, and the test samples of its experiment.
-fn open(device: &Cpu, experiment: Experiment, network: Network, options: &RunOptions) -> Result<Net> {
+fn open<B: Backend>(device: &B, experiment: Experiment, network: Network, options: &RunOptions) -> Result<Net<B>> {
     let test = Split::test(&experiment, options)?;
     let stack = network.build(device)?;
     Ok(Net { experiment, network, stack, test })
 }
 
-fn there(device: &Cpu, source: &Net, args: &Map, options: &RunOptions) -> Result<Net> {
+fn there<B: Backend>(device: &B, source: &Net<B>, args: &Map, options: &RunOptions) -> Result<Net<B>> {
     let neuron = TtfsConfig {
         limited: args.limited,
         margin: if args.limited { 0.0 } else { 0.5 },
@@ -97,7 +100,7 @@ fn there(device: &Cpu, source: &Net, args: &Map, options: &RunOptions) -> Result
     open(device, experiment, network, options)
 }
 
-fn back(device: &Cpu, source: &Net, options: &RunOptions) -> Result<Net> {
+fn back<B: Backend>(device: &B, source: &Net<B>, options: &RunOptions) -> Result<Net<B>> {
     let network = mapping::to_rectifiers(&source.network)?;
     let mut experiment = source.experiment.clone();
     experiment.name = format!("{}-relu", experiment.name);

@@ -4,6 +4,7 @@ mod data;
 mod eval;
 pub(crate) mod fit_neuron;
 mod golden;
+mod gpu_check;
 mod info;
 mod interchange;
 mod map;
@@ -11,12 +12,13 @@ mod plot;
 mod presets;
 mod train;
 
+pub(crate) use gpu_check::Part as GpuPart;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::CommandFactory;
-use snn_cpu::Cpu;
 use snn_data::OpenOptions;
 use snn_train::{Experiment, presets as published};
 
@@ -41,6 +43,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::FitNeuron(args) => fit_neuron::run(&args, quiet),
         Command::Reproduce(args) => crate::reproduce::run(&args, quiet),
         Command::Golden(args) => golden::run(&args),
+        Command::GpuCheck(args) => gpu_check::run(&args, quiet),
         Command::Completions { shell } => {
             // Written at once: the generator itself panics where a reader has gone.
             let mut script = Vec::new();
@@ -62,20 +65,6 @@ impl Place {
     /// How data sets are opened.
     pub(crate) fn open_options(&self) -> OpenOptions {
         OpenOptions { data_dir: data_dir(self.data_dir.as_deref()), ..OpenOptions::default() }
-    }
-
-    /// The device.
-    pub(crate) fn device(&self) -> Result<Cpu> {
-        device(&self.device, self.threads)
-    }
-}
-
-/// The device of that name.
-pub(crate) fn device(name: &str, threads: usize) -> Result<Cpu> {
-    match name.split_once(':').map_or(name, |(kind, _)| kind) {
-        "cpu" if name == "cpu" => Ok(Cpu::new(threads)?),
-        "cuda" => Err(anyhow::anyhow!("--device {name}: this version has no CUDA backend yet; use `cpu`")),
-        _ => Err(usage(format!("--device {name}: expected `cpu` or `cuda[:N]`"))),
     }
 }
 

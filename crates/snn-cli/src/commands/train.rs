@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde::Serialize;
+use snn_core::Backend;
 use snn_train::trainer::{RunOptions, Summary};
 
 use super::{experiment, model_file, peak_bytes};
 use crate::args::Train;
 use crate::console::{self, Watch};
+use crate::device::on_device;
 use crate::usage;
 
 /// The last line of `--json`.
@@ -30,7 +32,10 @@ struct ResultLine<'a> {
 }
 
 pub(crate) fn run(args: &Train, quiet: bool) -> Result<()> {
-    let device = args.place.device()?;
+    on_device!(args.place.device()?, device => train(&device, args, quiet))
+}
+
+fn train<B: Backend>(device: &B, args: &Train, quiet: bool) -> Result<()> {
     let saved = args.out.as_ref().map(|out| out.join("config.toml"));
     let which = match (&args.experiment, &saved) {
         (Some(which), _) => which.clone(),
@@ -58,9 +63,9 @@ pub(crate) fn run(args: &Train, quiet: bool) -> Result<()> {
     let weights = args.from.as_deref().map(model_file);
     let options = RunOptions { data, out: Some(out.clone()), weights, resume: args.resume, log_batches: true };
     let mut watch = Watch::new(quiet || args.json, args.json);
-    let summary = snn_train::run(&device, &experiment, &options, &mut watch)?;
+    let summary = snn_train::run(device, &experiment, &options, &mut watch)?;
     watch.finish()?;
-    print(&experiment.name, &summary, &out, args.json, snn_core::backend::Memory::describe(&device))
+    print(&experiment.name, &summary, &out, args.json, device.describe())
 }
 
 fn print(name: &str, s: &Summary, out: &Path, json: bool, device: String) -> Result<()> {

@@ -310,7 +310,7 @@ struct Job<'a> {
 
 pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {
     let directory = args.out.join(TARGET);
-    let device = args.place.device()?;
+    let device = args.place.processor()?;
     let jobs = Jobs::open(&directory, args.profile)?;
     let used = cells(args, &directory, quiet)?;
     let mut notes = used.notes.clone();

@@ -109,7 +109,7 @@ type Outcomes = BTreeMap<&'static str, Outcome>;
 /// Runs the reproduction.
 pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {
     let directory = args.out.join(TARGET);
-    let cpu = args.place.device()?;
+    let cpu = args.place.processor()?;
     let plan = Plan::new(args.profile);
     let peers = args.peer_python.as_deref().map(Peers::find).transpose()?;
     let jobs = Jobs::open(&directory, args.profile)?;

@@ -137,7 +137,7 @@ impl Digits {
         let as_published = set == SETS[0] && source.label().is_none();
         let directory = args.out.join(target);
         Ok(Self {
-            device: args.place.device()?,
+            device: args.place.processor()?,
             data,
             set,
             label: DataLabel { task: "SHD".into(), label, as_published },

@@ -128,7 +128,7 @@ struct Job<'a> {
 }
 
 pub(crate) fn run(args: &Reproduce, quiet: bool) -> Result<()> {
-    let device = args.place.device()?;
+    let device = args.place.processor()?;
     let data = args.place.open_options();
     let directory = args.out.join("figure4");
     let jobs = Jobs::open(&directory, args.profile)?;

@@ -137,7 +137,7 @@ impl Study {
     ) -> Result<Self> {
         let directory = args.out.join(target);
         Ok(Self {
-            device: args.place.device()?,
+            device: args.place.processor()?,
             jobs: Jobs::open(&directory, args.profile)?,
             profile: args.profile,
             set,

@@ -262,7 +262,7 @@ fn experiment(study: &Study, protocol: &Protocol, model: Model, depth: usize, wi
             test_samples: protocol.test,
             classes: 0,
         },
-        model: ModelConfig { layers, readout },
+        model: ModelConfig { layers, readout, ..ModelConfig::default() },
         train: TrainConfig { epochs: protocol.epochs, batch: BATCH, seed, optimiser, ..TrainConfig::default() },
     }
 }

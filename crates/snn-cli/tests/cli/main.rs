@@ -4,6 +4,7 @@ mod documents;
 mod errors;
 mod fitting;
 mod golden;
+mod gpu;
 mod interchange;
 mod interfaces;
 #[cfg(unix)]
@@ -44,7 +45,8 @@ schedule = { kind = "milestones", epochs = [2, 4], reload_best = true }
 fn snn(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_snn"));
     command.current_dir(directory).stdin(Stdio::null());
-    for name in ["SNN_DATA_DIR", "SNN_GOLDEN_DIR", "NO_COLOR", "RUST_BACKTRACE"] {
+    let cuda = ["SNN_CUDA_LIB_DIR", "SNN_CACHE_DIR", "SNN_REQUIRE_CUDA", "SNN_EMULATOR_DEVICES"];
+    for name in ["SNN_DATA_DIR", "SNN_GOLDEN_DIR", "NO_COLOR", "RUST_BACKTRACE"].into_iter().chain(cuda) {
         command.env_remove(name);
     }
     command

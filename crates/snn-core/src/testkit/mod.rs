@@ -1,5 +1,6 @@
 //! What tests of every crate share: closeness, random inputs, a behaviour suite for backends, golden files.
 
+pub mod agreement;
 pub mod golden;
 pub mod suite;
 

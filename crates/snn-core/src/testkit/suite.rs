@@ -1111,11 +1111,15 @@ pub fn train_operations_match_reference<B: Backend>(device: &B) {
     pair.compare("gradient of shares", &grad, CLOSE);
 }
 
-/// Turns every case of the suite into a `#[test]` on the device that `$device` gives.
+/// Turns every case of the suite into a `#[test]` on the device that an expression gives; `table Backend` gives a list
+/// of the cases by name instead.
 #[macro_export]
 macro_rules! backend_suite {
-    ($device:expr) => {
-        $crate::backend_suite!(@cases $device, [
+    (table $backend:ty) => {
+        $crate::backend_suite!(@list table $backend)
+    };
+    (@list $form:ident $device:tt) => {
+        $crate::backend_suite! { @$form $device, [
             gemm_matches_reference,
             spikes_gemm_matches_reference,
             convolution_matches_reference,
@@ -1134,14 +1138,20 @@ macro_rules! backend_suite {
             reductions_match_reference,
             updates_match_reference,
             wrong_sizes_are_errors,
-        ]);
+        ] }
     };
-    (@cases $device:expr, [$($case:ident),* $(,)?]) => {
+    (@table $backend:ty, [$($case:ident),* $(,)?]) => {
+        [$((stringify!($case), $crate::testkit::suite::$case as fn(&$backend))),*]
+    };
+    (@tests $device:expr, [$($case:ident),* $(,)?]) => {
         $(
             #[test]
             fn $case() {
                 $crate::testkit::suite::$case(&$device);
             }
         )*
+    };
+    ($device:expr) => {
+        $crate::backend_suite!(@list tests $device);
     };
 }

@@ -238,6 +238,10 @@ impl Experiment {
             };
             if let LayerConfig::Dense { norm: Some(norm), .. } | LayerConfig::Conv { norm: Some(norm), .. } = layer {
                 norm.check(&key("norm"))?;
+                if self.model.cache == CachePolicy::Recompute {
+                    let reason = "must be `store` with normalised layers, which count every forward pass";
+                    return Err(Error::config("model.cache", reason));
+                }
             }
             if let LayerConfig::Dense { field, delays, .. } = layer {
                 if !(1..=4096).contains(field) {

@@ -9,7 +9,7 @@ use super::{out_of_range, tenth};
 use crate::error::{Error, Result};
 
 /// The model: hidden layers and a readout.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// Hidden layers, from the input on.
@@ -18,6 +18,24 @@ pub struct ModelConfig {
     /// The readout.
     #[serde(default)]
     pub readout: ReadoutConfig,
+    /// What hidden layers keep of a forward pass for the backward pass.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cache: CachePolicy,
+}
+
+/// What a layer of neurons in time steps keeps of a forward pass for the backward pass. Gradients are the same, bit by bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CachePolicy {
+    /// The state of its neurons, a number for each neuron and step.
+    #[default]
+    Store,
+    /// Its spikes alone: the backward pass runs the layer once more. One such state is in memory at a time.
+    Recompute,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// A hidden layer.

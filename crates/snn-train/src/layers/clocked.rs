@@ -23,6 +23,9 @@ pub struct Clocked<B: Backend> {
     // For an input that is the same at every step: its current, computed once.
     once: Tensor<B>,
     rate_gradient: f64,
+    // Whether the state goes after the forward pass; the pass by which it comes back.
+    recompute: bool,
+    last: Pass,
 }
 
 impl<B: Backend> Clocked<B> {
@@ -51,16 +54,48 @@ impl<B: Backend> Clocked<B> {
             given: Activity::Spikes(device.spikes()),
             once: Tensor::zeros(device, &[0])?,
             rate_gradient: 0.0,
+            recompute: false,
+            last: Pass::train(0),
         })
+    }
+
+    /// Lets go of the state after every forward pass, and computes it again for the backward pass.
+    #[must_use]
+    pub fn recomputing(mut self) -> Self {
+        self.recompute = true;
+        self
     }
 
     fn lanes(&self, device: &B, input: &Activity<B>) -> Lanes {
         input.lanes(device, self.output.steps, self.output.width())
     }
 
-    /// The neurons' state of the last forward pass, `[B, T, N]`: what the family's backward pass starts from.
+    /// The neurons' state of the last forward pass, `[B, T, N]`: what the family's backward pass starts from. Empty in a
+    /// layer that computes it again.
     pub fn state(&self) -> &Tensor<B> {
         &self.state
+    }
+
+    /// Fills state and spikes.
+    fn run(&mut self, device: &B, input: &Activity<B>, pass: Pass) -> Result<()> {
+        let lanes = self.lanes(device, input);
+        self.state.resize(device, &[lanes.batch, lanes.steps, lanes.width])?;
+        if let Activity::Values(_) = input {
+            self.once.resize(device, &[lanes.batch, lanes.width])?;
+            self.projection.forward(device, input, lanes.batch, pass, &mut self.once.data)?;
+            device.repeat_steps(lanes, &self.once.data, &mut self.state.data)?;
+        } else {
+            self.projection.forward(device, input, lanes.rows(), pass, &mut self.state.data)?;
+        }
+        let Activity::Spikes(given) = &mut self.given else {
+            return Err(self.given.unwanted("the layer's output", Kind::Spikes));
+        };
+        if self.skip {
+            self.cell.forward(device, lanes, pass, &mut self.state.data, &mut self.own)?;
+            device.add_spikes(&self.own, input.spikes("a skip connection")?, given)
+        } else {
+            self.cell.forward(device, lanes, pass, &mut self.state.data, given)
+        }
     }
 }
 
@@ -83,24 +118,12 @@ impl<B: Backend> Layer<B> for Clocked<B> {
     }
 
     fn forward(&mut self, device: &B, input: &Activity<B>, pass: Pass) -> Result<()> {
-        let lanes = self.lanes(device, input);
-        self.state.resize(device, &[lanes.batch, lanes.steps, lanes.width])?;
-        if let Activity::Values(_) = input {
-            self.once.resize(device, &[lanes.batch, lanes.width])?;
-            self.projection.forward(device, input, lanes.batch, pass, &mut self.once.data)?;
-            device.repeat_steps(lanes, &self.once.data, &mut self.state.data)?;
-        } else {
-            self.projection.forward(device, input, lanes.rows(), pass, &mut self.state.data)?;
+        self.run(device, input, pass)?;
+        self.last = pass;
+        if self.recompute {
+            self.state = Tensor::zeros(device, &[0])?;
         }
-        let Activity::Spikes(given) = &mut self.given else {
-            return Err(self.given.unwanted("the layer's output", Kind::Spikes));
-        };
-        if self.skip {
-            self.cell.forward(device, lanes, pass, &mut self.state.data, &mut self.own)?;
-            device.add_spikes(&self.own, input.spikes("a skip connection")?, given)
-        } else {
-            self.cell.forward(device, lanes, pass, &mut self.state.data, given)
-        }
+        Ok(())
     }
 
     fn output(&self) -> &Activity<B> {
@@ -136,6 +159,9 @@ impl<B: Backend> Layer<B> for Clocked<B> {
         grad_input: Option<&mut Tensor<B>>,
     ) -> Result<()> {
         let lanes = self.lanes(device, input);
+        if self.recompute {
+            self.run(device, input, self.last)?;
+        }
         device.resize(&mut self.sums, lanes.batch * lanes.width)?;
         // The gradient on the sum reaches the skipped input unchanged; it is added at the end, because the cell
         // overwrites it.
@@ -154,6 +180,9 @@ impl<B: Backend> Layer<B> for Clocked<B> {
             Activity::Values(_) => (lanes.batch, &self.sums),
             _ => (lanes.rows(), &grad_output.data),
         };
+        if self.recompute {
+            self.state = Tensor::zeros(device, &[0])?;
+        }
         match (grad_input, skipped) {
             (Some(grad_input), Some(skipped)) => {
                 self.projection.backward(device, input, rows, grad, &self.sums, Some(&mut *grad_input))?;
@@ -184,6 +213,8 @@ impl<B: Backend> Layer<B> for Clocked<B> {
         let sums = if mode == Mode::Train { 3 * batch * lanes.width * real } else { 0 };
         let copy = if mode == Mode::Train && self.skip { lanes.len() * real } else { 0 };
         let halves = self.projection.extra_bytes(lanes, mode) + self.cell.extra_bytes(lanes, mode);
-        lanes.len() * real + lists * if self.skip { 2 } else { 1 } + sums + copy + halves
+        // One state at a time is in memory, which the gradients of the largest layer stand for.
+        let state = if self.recompute { 0 } else { lanes.len() * real };
+        state + lists * if self.skip { 2 } else { 1 } + sums + copy + halves
     }
 }

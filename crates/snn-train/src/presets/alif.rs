@@ -180,6 +180,7 @@ impl Setting {
                 neuron: ReadoutNeuron::Integrator(integrator),
                 ..ReadoutConfig::default()
             },
+            ..ModelConfig::default()
         };
         let data = DataConfig {
             set: self.set.into(),

@@ -107,6 +107,7 @@ fn preset(run: Run) -> Preset {
     let model = ModelConfig {
         layers: run.hidden.iter().map(dense).collect(),
         readout: readout(run.output, run.end, run.read, run.init),
+        ..ModelConfig::default()
     };
     let experiment = Experiment { name: run.name.into(), data: data(run.set, 100.0), model, train: train(&run) };
     let published = run.published.map(|accuracy| Published { accuracy, ..Published::default() });
@@ -189,7 +190,7 @@ fn toy(name: &'static str, title: &str, read: ReadConfig, loss: LossConfig, spik
         monitor: MonitorConfig::default(),
         ..train(&run)
     };
-    let model = ModelConfig { layers: vec![], readout };
+    let model = ModelConfig { readout, ..ModelConfig::default() };
     let experiment = Experiment { name: name.into(), data: data("spike-order", 10_000.0), model, train };
     Preset { name: name.into(), title: title.into(), published: None, experiment }
 }

@@ -128,7 +128,7 @@ impl Setting {
         let hidden = LayerConfig::dense(self.hidden, neuron, self.init);
         let integrator = IntegratorConfig { learn_beta: row.learn, ..IntegratorConfig::default() };
         let readout = readout(row.reduce, FAN_IN, integrator);
-        ModelConfig { layers: vec![hidden], readout }
+        ModelConfig { layers: vec![hidden], readout, ..ModelConfig::default() }
     }
 }
 
@@ -320,6 +320,7 @@ fn convolutional(row: &Row) -> ModelConfig {
             FAN_IN,
             IntegratorConfig { learn_beta: row.learn, beta: 1.0, ..IntegratorConfig::default() },
         ),
+        ..ModelConfig::default()
     }
 }
 
@@ -362,6 +363,7 @@ fn vgg() -> Preset {
             dense(1000),
         ],
         readout: readout(Reduce::Sum, wide, IntegratorConfig { beta: 1.0, learn_beta: false, shared_beta: true }),
+        ..ModelConfig::default()
     };
     let title = "VGG, block, fixed decay, sum readout".to_owned();
     preset(&setting, "-vgg", String::new(), title, Some(published((82.14, 0.0), (0.0, 0.0), 0.0)), model)

@@ -67,6 +67,7 @@ impl Neuron {
         ModelConfig {
             layers: vec![layer; layers],
             readout: ReadoutConfig { reduce: Reduce::Mean, init: Init::KAIMING, neuron, ..ReadoutConfig::default() },
+            ..ModelConfig::default()
         }
     }
 }

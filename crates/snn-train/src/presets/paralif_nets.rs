@@ -85,7 +85,8 @@ fn plif_net(neuron: &NeuronConfig, blocks: usize, side: usize, classes: usize) -
     let flat = CHANNELS * (side >> blocks) * (side >> blocks);
     layers.extend([HALF, without_bias(flat / 4, neuron.clone()), HALF, without_bias(10 * classes, neuron.clone())]);
     let neuron = ReadoutNeuron::Vote(NoOptions {});
-    ModelConfig { layers, readout: ReadoutConfig { reduce: Reduce::Mean, neuron, ..ReadoutConfig::default() } }
+    let readout = ReadoutConfig { reduce: Reduce::Mean, neuron, ..ReadoutConfig::default() };
+    ModelConfig { layers, readout, ..ModelConfig::default() }
 }
 
 fn convolutional() -> Vec<Preset> {
@@ -167,7 +168,7 @@ fn sequential_cifar() -> Preset {
         "paralif-sequential-cifar10",
         "CIFAR-10 column by column: ParaLIF-GS",
         data("cifar10", encode, augment),
-        ModelConfig { layers, readout },
+        ModelConfig { layers, readout, ..ModelConfig::default() },
         train,
     )
 }
@@ -199,6 +200,7 @@ fn learned_delays() -> [Preset; 2] {
             delays: Some(delays.clone()),
             quantise: None,
         },
+        ..ModelConfig::default()
     };
     let train = || TrainConfig {
         epochs: 150,

@@ -155,7 +155,7 @@ fn model(net: &Net, colour: bool, stage: Stage) -> ModelConfig {
         init: Init::GlorotUniform,
         ..ReadoutConfig::default()
     };
-    ModelConfig { layers, readout }
+    ModelConfig { layers, readout, ..ModelConfig::default() }
 }
 
 fn train(net: &Net, stage: Stage) -> TrainConfig {

@@ -276,6 +276,7 @@ fn network<B: Backend>(device: &B, case: &Case) -> Result<()> {
                 neuron: ReadoutNeuron::Integrator(integrator),
                 ..ReadoutConfig::default()
             },
+            ..ModelConfig::default()
         };
         let kind = if matches!(input, Activity::Spikes(_)) { Kind::Spikes } else { Kind::Sequence };
         let mut stack = Stack::build(device, &config, Signal::flat(kind, lanes.steps, sizes[0]), sizes[2], 0)?;

@@ -339,6 +339,7 @@ fn model<B: Backend>(device: &B, case: &Case) -> Result<()> {
             neuron: integrator(shared, learn),
             ..ReadoutConfig::default()
         },
+        ..ModelConfig::default()
     };
     let (batch, steps): (usize, usize) = (case.option("B")?, case.option("T")?);
     let lanes = Lanes::new(batch, steps, sizes[0]);

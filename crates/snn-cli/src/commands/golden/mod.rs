@@ -18,9 +18,11 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 use snn_core::testkit::golden::{Case, Entry, Outcome, Precision, read_index};
+use snn_cuda::Cuda;
 
 use crate::args::Golden;
 use crate::console;
+use crate::device::required;
 use crate::usage;
 
 /// Runs one case with one implementation.
@@ -58,7 +60,7 @@ fn implementations(system: &str, kind: &str) -> Result<Option<Vec<Implementation
 macro_rules! on_devices {
     ($run:ident) => {{
         let (reference, cpu) = (snn_core::reference::Reference::<f64>::new(), snn_cpu::Cpu::new(2)?);
-        Ok(Some(vec![
+        let mut implementations = vec![
             Implementation {
                 name: "reference f64",
                 precision: snn_core::testkit::golden::Precision::Double,
@@ -69,7 +71,15 @@ macro_rules! on_devices {
                 precision: snn_core::testkit::golden::Precision::Single,
                 run: Box::new(move |case| $run(&cpu, case)),
             },
-        ]))
+        ];
+        if let Some(gpu) = $crate::commands::golden::gpu() {
+            implementations.push(Implementation {
+                name: "cuda f32",
+                precision: snn_core::testkit::golden::Precision::Single,
+                run: Box::new(move |case| $run(&gpu, case)),
+            });
+        }
+        Ok(Some(implementations))
     }};
 }
 use on_devices;
@@ -91,12 +101,29 @@ struct Tally {
 /// Where runners find data sets.
 static DATA: OnceLock<PathBuf> = OnceLock::new();
 
+/// The GPU, once it has been looked for; absent where there is none.
+static GPU: OnceLock<Option<Cuda>> = OnceLock::new();
+
+fn gpu() -> Option<Cuda> {
+    GPU.get().cloned().flatten()
+}
+
+/// Looks for a GPU, and says so where there is none.
+fn find_gpu(index: usize) -> Result<()> {
+    match required(Cuda::new(index))? {
+        Ok(device) => drop(GPU.set(Some(device))),
+        Err(reason) => console::line(format_args!("cuda f32 skipped: no device ({reason})"))?,
+    }
+    Ok(())
+}
+
 fn data_folder() -> PathBuf {
     DATA.get().cloned().unwrap_or_else(|| super::data_dir(None))
 }
 
 pub(crate) fn run(args: &Golden) -> Result<()> {
     DATA.get_or_init(|| super::data_dir(args.data_dir.as_deref()));
+    find_gpu(args.gpu)?;
     let own = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../snn-core/golden"));
     let dir = args.dir.clone().or_else(|| std::env::var_os("SNN_GOLDEN_DIR").map(PathBuf::from));
     let is_own = dir.is_none();

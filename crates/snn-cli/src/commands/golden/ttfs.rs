@@ -217,7 +217,7 @@ fn readout<B: Backend>(device: &B, case: &Case) -> Result<()> {
     let (times, weight) = (case.array("t_in")?, case.array("W")?);
     let x = before(case.option("t_min")?, &times.data);
     let input = Signal::flat(Kind::Times, 1, weight.shape[0]);
-    let model = ModelConfig { layers: vec![], readout: membrane() };
+    let model = ModelConfig { layers: vec![], readout: membrane(), ..ModelConfig::default() };
     let mut stack = Stack::build(device, &model, input, weight.shape[1], 0)?;
     for (parameter, name) in stack.parameters_mut().zip(["W", "D"]) {
         set(device, parameter, &case.array(name)?.data)?;
@@ -329,7 +329,7 @@ fn model(
             configs.push(LayerConfig::Norm { momentum: 0.01, eps });
         }
     }
-    Ok(ModelConfig { layers: configs, readout: membrane() })
+    Ok(ModelConfig { layers: configs, readout: membrane(), ..ModelConfig::default() })
 }
 
 /// A layer's name with its weights and shifts, or their gradients.

@@ -1,0 +1,480 @@
+//! `snn gpu-check`: whether a GPU computes what it should, and how fast.
+//!
+//! | part | what is asked |
+//! |---|---|
+//! | `suite` | the behaviour suite of all backends, against the `f64` reference |
+//! | `golden` | every golden case |
+//! | `agreement` | the spikes of the processor, one by one; gradients within 1e-5 of the largest entry |
+//! | `memory` | no error of `compute-sanitizer` in the suite, where it is installed |
+//! | `scans` | 70 % of the measured copy bandwidth |
+//! | `layers` | 1.5 times the floor at most; PyTorch's block 10 times as long, its sequential model 50 times at n 100 |
+//! | `busy` | a training step takes hardly longer than its kernels |
+//!
+//! The floor of a layer is that of `snn bench layer`, from limits measured in the same run.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use serde::Serialize;
+use serde_json::json;
+use snn_core::backend::{
+    AlifOps, AlifParameters, BlockOps, CubaOps, CubaParameters, DecayMap, FilterGrad, Filters, Fire, Leak, LeakGrad,
+    LifOps, Memory, Noise, ParaLifOps, SpikeMemory,
+};
+use snn_core::neurons::alif::{AlifGradient, AlifNeuron, Limits as AlifLimits};
+use snn_core::neurons::block::BlockNeuron;
+use snn_core::neurons::cuba::{CubaNeuron, Recurrence};
+use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
+use snn_core::neurons::paralif::FiringMode;
+use snn_core::random::SpikeDraws;
+use snn_core::testkit::agreement::agreement;
+use snn_core::{Lanes, Surrogate};
+use snn_cpu::Cpu;
+use snn_cpu::limits::Limits;
+use snn_cuda::Cuda;
+use snn_cuda::limits::Sizes;
+use snn_data::synth::poisson::{Rate, poisson_spikes};
+
+use crate::args::GpuCheck;
+use crate::bench::device::{Timeable, gpu_limits};
+use crate::bench::layer::{Floor, Fused, LayerCell, LayerModel, Timed, peer_cell, time_layer};
+use crate::bench::peer::{PeerCell, Peers};
+use crate::bench::timing;
+use crate::console;
+use crate::report::files::write_atomically;
+use crate::report::{Cell, Column, Machine, Table};
+
+/// A part of the check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Part {
+    Suite,
+    Golden,
+    Agreement,
+    Memory,
+    Scans,
+    Layers,
+    Busy,
+}
+
+impl Part {
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+/// What came of one check.
+#[derive(Debug, Clone, Serialize)]
+struct Finding {
+    part: Part,
+    what: String,
+    /// What was found, in words.
+    found: String,
+    /// The number behind it.
+    value: Option<f64>,
+    /// What was asked for, if anything.
+    asked: String,
+    /// Nothing where nothing was asked for, or where it could not be checked.
+    passed: Option<bool>,
+}
+
+/// Everything that the parts need.
+struct Check<'a> {
+    args: &'a GpuCheck,
+    device: Cuda,
+    quiet: bool,
+    findings: Vec<Finding>,
+}
+
+pub(crate) fn run(args: &GpuCheck, quiet: bool) -> Result<()> {
+    let device = Cuda::new(args.gpu)?;
+    let mut check = Check { args, device, quiet, findings: Vec::new() };
+    console::line(format_args!("{}", check.device.info()))?;
+    let wanted = |part: &Part| args.only.is_empty() || args.only.contains(part);
+    let mut limits = None;
+    for part in Part::value_variants().iter().filter(|part| wanted(part)) {
+        check.say(&part.name());
+        match part {
+            Part::Suite => check.suite(),
+            Part::Golden => check.golden()?,
+            Part::Agreement => check.agreement()?,
+            Part::Memory => check.memory()?,
+            Part::Scans | Part::Layers => {
+                let limits = match limits {
+                    Some(limits) => limits,
+                    None => *limits.insert(gpu_limits(&check.device, check.sizes())?),
+                };
+                if *part == Part::Scans { check.scans(&limits)? } else { check.layers(&limits)? }
+            }
+            Part::Busy => check.busy()?,
+        }
+    }
+    if let Some(limits) = &limits {
+        console::line(crate::bench::limits_line(&check.device, limits))?;
+    }
+    console::line(check.table().terminal())?;
+    if let Some(file) = &args.json {
+        let document = json!({
+            "format": 1,
+            "device": check.device.describe(),
+            "machine": Machine::detect(),
+            "limits": limits.as_ref().map(crate::bench::limits_json),
+            "finished": crate::report::machine::utc_now(),
+            "findings": check.findings,
+        });
+        write_atomically(file, &serde_json::to_vec_pretty(&document).context("the findings cannot be written")?)?;
+    }
+    let failed = check.findings.iter().filter(|f| f.passed == Some(false)).count();
+    if failed > 0 {
+        bail!("{failed} of {} checks failed", check.findings.len());
+    }
+    Ok(())
+}
+
+impl Check<'_> {
+    /// How large the work is that limits are measured with.
+    fn sizes(&self) -> Sizes {
+        if self.args.small { Sizes::SMALL } else { Sizes::full(&self.device) }
+    }
+
+    fn say(&self, text: &str) {
+        if !self.quiet {
+            console::message(text);
+        }
+    }
+
+    fn find(
+        &mut self,
+        part: Part,
+        what: impl Into<String>,
+        (found, value): (String, Option<f64>),
+        (asked, passed): (&str, Option<bool>),
+    ) {
+        self.findings.push(Finding { part, what: what.into(), found, value, asked: asked.into(), passed });
+    }
+
+    fn suite(&mut self) {
+        // A case that fails says why by itself.
+        for (name, case) in snn_core::backend_suite!(table Cuda) {
+            let passed = catch_unwind(AssertUnwindSafe(|| case(&self.device))).is_ok();
+            let found = if passed { "yes" } else { "no, see above" };
+            self.find(Part::Suite, name.replace('_', " "), (found.into(), None), ("yes", Some(passed)));
+        }
+    }
+
+    /// This program, to be run again.
+    fn again(&self, under: Option<&str>) -> Result<Command> {
+        let own = std::env::current_exe().context("where is this program?")?;
+        let mut command = match under {
+            Some(tool) => {
+                let mut command = Command::new(tool);
+                command.args(["--error-exitcode", "9"]).arg(own);
+                command
+            }
+            None => Command::new(own),
+        };
+        command.stdin(Stdio::null()).env("SNN_REQUIRE_CUDA", "1");
+        Ok(command)
+    }
+
+    fn golden(&mut self) -> Result<()> {
+        let mut command = self.again(None)?;
+        command.arg("golden").args(["--gpu", &self.args.gpu.to_string()]);
+        if let Some(dir) = &self.args.golden {
+            command.arg("--dir").arg(dir);
+        }
+        let output = command.output().context("the golden cases cannot be run")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        for failure in text.lines().filter(|line| line.contains("FAILED") || line.contains("unclaimed,")) {
+            console::message(failure);
+        }
+        let last = text.lines().last().unwrap_or("no output").to_owned();
+        if !output.status.success() {
+            console::message(String::from_utf8_lossy(&output.stderr));
+        }
+        let found = (last, None);
+        self.find(Part::Golden, "golden cases", found, ("no failure", Some(output.status.success())));
+        Ok(())
+    }
+
+    fn agreement(&mut self) -> Result<()> {
+        let lanes = if self.args.small { Lanes::new(2, 40, 33) } else { Lanes::new(32, 250, 300) };
+        let cpu = Cpu::new(0)?;
+        for one in agreement(&cpu, &self.device, lanes)? {
+            let found = match one.events {
+                0 => format!("values within {:.1e}", one.difference),
+                events => format!("{} of {events} spikes differ, values within {:.1e}", one.differing, one.difference),
+            };
+            let passed = one.differing == 0 && one.difference <= 1e-5;
+            self.find(
+                Part::Agreement,
+                one.what,
+                (found, Some(one.difference)),
+                ("the same spikes, 1e-5", Some(passed)),
+            );
+        }
+        Ok(())
+    }
+
+    fn memory(&mut self) -> Result<()> {
+        let what = "compute-sanitizer on the suite";
+        let Some(tool) = on_path("compute-sanitizer") else {
+            self.find(Part::Memory, what, ("not installed".into(), None), ("no error", None));
+            return Ok(());
+        };
+        let mut command = self.again(Some(&tool.display().to_string()))?;
+        command.args(["gpu-check", "--only", "suite", "--small", "--gpu", &self.args.gpu.to_string()]);
+        let output = command.output().context("compute-sanitizer cannot be run")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let summary = text.lines().find(|line| line.contains("ERROR SUMMARY")).unwrap_or("no summary");
+        let found = summary.trim_start_matches(['=', ' ']).to_owned();
+        self.find(Part::Memory, what, (found, None), ("no error", Some(output.status.success())));
+        Ok(())
+    }
+
+    /// Whether a speed counts: not that of a size that is only there to run.
+    fn verdict(&self, good: bool) -> Option<bool> {
+        (!self.args.small).then_some(good)
+    }
+
+    fn scans(&mut self, limits: &Limits) -> Result<()> {
+        let lanes = if self.args.small { Lanes::new(2, 16, 33) } else { Lanes::new(128, 1024, 1000) };
+        for (name, [forward, backward]) in scan_times(&self.device, lanes)? {
+            // One array is read and written forward; backward one is read, another read and written.
+            for (pass, seconds, bytes) in [("forward", forward, 8.0), ("backward", backward, 12.0)] {
+                let share = bytes * lanes.len() as f64 / limits.copy.all / seconds;
+                let found = format!("{:.0} % of copy bandwidth, {}", 100.0 * share, timing::show(seconds));
+                let verdict = self.verdict(share >= 0.7);
+                self.find(Part::Scans, format!("{name}, {pass}"), (found, Some(share)), ("70 %", verdict));
+            }
+        }
+        Ok(())
+    }
+
+    fn layers(&mut self, limits: &Limits) -> Result<()> {
+        let peers = self.args.peer_python.as_deref().map(Peers::find).transpose()?;
+        let (widths, steps, repeats): (&[usize], &[usize], usize) =
+            if self.args.small { (&[31], &[20], 2) } else { (&[100, 300, 1000], &[128, 512, 2048], 10) };
+        for (&n, &t) in widths.iter().flat_map(|n| steps.iter().map(move |t| (n, t))) {
+            let batch = if self.args.small { 2 } else { 128 };
+            let cell = LayerCell::new(LayerModel::Block, [batch, t, 1000, n], repeats);
+            let time = time_layer(&self.device, &cell)?;
+            let floor = Floor::new(limits, &cell, &time).total();
+            let (ours, shape) = (time.total_s(), format!("block layer, n {n}, T {t}, batch {batch}"));
+            let times = ours / floor;
+            let found = format!("{}, {times:.2} times the floor", timing::show(ours));
+            let verdict = self.verdict(times <= 1.5);
+            self.find(Part::Layers, shape.clone(), (found, Some(times)), ("1.5 times the floor", verdict));
+            for (peer, bar) in [("block", 10.0), ("single", 50.0)] {
+                let Some(peers) = &peers else { continue };
+                let cell = PeerCell { device: Cuda::PEER.into(), ..peer_cell(peer, &cell, 0, false) };
+                let theirs = peers.time(&cell)?.total_s();
+                let ratio = theirs / ours;
+                let found = format!("{}, {ratio:.1} times as long", timing::show(theirs));
+                let asked = peer == "block" || n == 100;
+                let (text, verdict) =
+                    if asked { (format!("{bar:.0} times"), self.verdict(ratio >= bar)) } else { (String::new(), None) };
+                let what = format!("{shape}: PyTorch's {peer}");
+                self.find(Part::Layers, what, (found, Some(ratio)), (&text, verdict));
+            }
+        }
+        if peers.is_none() {
+            let what = "PyTorch's layers";
+            self.find(Part::Layers, what, ("not timed: name a Python with --peer-python".into(), None), ("", None));
+        }
+        Ok(())
+    }
+
+    /// The layer of an SHD-sized network, queued kernel by kernel and replayed as a whole: the latter has no gaps.
+    fn busy(&mut self) -> Result<()> {
+        let (cell, repeats) = if self.args.small {
+            (LayerCell::new(LayerModel::Block, [2, 20, 70, 33], 1), 2)
+        } else {
+            (LayerCell::new(LayerModel::Block, [128, 250, 700, 256], 1), 50)
+        };
+        let device = &self.device;
+        let mut layer = Fused::new(device, &cell)?;
+        let rate = Rate::Density(0.02);
+        layer.load(device, poisson_spikes(cell.batch, cell.steps, cell.n_in, rate, 1))?;
+        let mut step = || -> Result<()> {
+            layer.queue_forward(device)?;
+            layer.prepare_backward(device)?;
+            layer.queue_backward(device)
+        };
+        let queued = each(device, repeats, &mut step)?;
+        let mut failure = None;
+        let recording = device.record(|| {
+            step().map_err(|error| {
+                let reason = format!("{error:#}");
+                failure = Some(error);
+                device_error(reason)
+            })
+        });
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        let recording = recording?;
+        let replayed = each(device, repeats, || Ok(recording.replay()?))?;
+        let share = replayed / queued;
+        let found = format!(
+            "{:.0} %: {} replayed, {} queued one by one",
+            100.0 * share,
+            timing::show(replayed),
+            timing::show(queued)
+        );
+        let verdict = self.verdict(share >= 0.9);
+        self.find(Part::Busy, "GPU at work in a step of an SHD-sized layer", (found, Some(share)), ("90 %", verdict));
+        Ok(())
+    }
+
+    fn table(&self) -> Table {
+        let columns = ["part", "what", "found", "asked", ""].map(Column::words);
+        let mut table = Table::new("gpu-check", format!("{}", self.device.info().name), columns.to_vec());
+        for f in &self.findings {
+            let verdict = f.passed.map_or("", |passed| if passed { "ok" } else { "FAILED" });
+            table.row([&f.part.name(), &f.what, &f.found, &f.asked, verdict].map(Cell::text));
+        }
+        table
+    }
+}
+
+fn device_error(reason: String) -> snn_core::Error {
+    snn_core::Error::Device { device: "cuda".into(), reason }
+}
+
+/// A program on the search path.
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file())
+}
+
+/// Seconds of one repeat of some work, the best of three rounds with one wait each.
+fn each(device: &Cuda, repeats: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    work()?;
+    let mut best = f64::INFINITY;
+    for _ in 0..3 {
+        device.synchronise()?;
+        let start = Instant::now();
+        for _ in 0..repeats {
+            work()?;
+        }
+        device.synchronise()?;
+        best = best.min(start.elapsed().as_secs_f64() / repeats as f64);
+    }
+    Ok(best)
+}
+
+/// Seconds of the forward and backward scan of every family without recurrent connections.
+fn scan_times(device: &Cuda, lanes: Lanes) -> Result<Vec<(&'static str, [f64; 2])>> {
+    let (mut state, mut grad) = (device.zeros(lanes.len())?, device.zeros(lanes.len())?);
+    let beta = device.buffer_from(&vec![0.9_f32; lanes.width])?;
+    let half = device.buffer_from(&vec![0.5_f32; lanes.width])?;
+    let mut spikes = device.spikes();
+    let mut all = Vec::new();
+    let mut time = |name, forward: &mut dyn FnMut() -> Result<()>, backward: &mut dyn FnMut() -> Result<()>| {
+        let times = [each(device, 10, forward)?, each(device, 10, backward)?];
+        all.push((name, times));
+        Ok::<_, anyhow::Error>(())
+    };
+    // Both closures use the same buffers, one after the other.
+    let buffers = std::cell::RefCell::new((&mut state, &mut grad, &mut spikes));
+    let leak = || Leak { beta_raw: &beta, initial: None };
+    let lifs = [
+        ("leaky integrator", LifNeuron::INTEGRATOR),
+        ("LIF, many spikes", LifNeuron::new(LifKind::Multi { reset: Path::Attached })),
+        ("LIF, one spike", LifNeuron::new(LifKind::Single { mask: Path::Attached })),
+    ];
+    for (name, neuron) in lifs {
+        time(
+            name,
+            &mut || {
+                let (state, _, spikes) = &mut *buffers.borrow_mut();
+                Ok(device.lif_forward(&neuron, lanes, leak(), state, spikes)?)
+            },
+            &mut || {
+                let (state, grad, _) = &mut *buffers.borrow_mut();
+                Ok(device.lif_backward(&neuron, lanes, leak(), state, grad, LeakGrad::default())?)
+            },
+        )?;
+    }
+    let block = BlockNeuron::default();
+    time(
+        "block",
+        &mut || {
+            let (state, _, spikes) = &mut *buffers.borrow_mut();
+            Ok(device.block_forward(&block, lanes, leak(), state, spikes)?)
+        },
+        &mut || {
+            let (state, grad, _) = &mut *buffers.borrow_mut();
+            Ok(device.block_backward(&block, lanes, leak(), state, grad, LeakGrad::default())?)
+        },
+    )?;
+    let filters = Filters::<Cuda> { alpha: Some(&half), beta: &beta, map: DecayMap::Direct };
+    for (name, mode) in [("ParaLIF-T", FiringMode::T), ("SPSN-SB", FiringMode::SB)] {
+        let fire = Fire::<Cuda> {
+            firing: mode.firing(Surrogate::FastSigmoid { scale: 100.0 }),
+            threshold: &half,
+            noise: Noise::Drawn(SpikeDraws { seed: 1, pass: 1, population: 1 }),
+        };
+        time(
+            name,
+            &mut || {
+                let (state, _, spikes) = &mut *buffers.borrow_mut();
+                Ok(device.paralif_forward(lanes, Some(filters), Some(fire), state, spikes)?)
+            },
+            &mut || {
+                let (state, grad, _) = &mut *buffers.borrow_mut();
+                Ok(device.paralif_backward(lanes, Some(filters), Some(fire), state, grad, FilterGrad::default())?)
+            },
+        )?;
+    }
+    let cuba = CubaNeuron {
+        surrogate: Surrogate::FastSigmoid { scale: 10.0 },
+        refractory: 0,
+        fires: true,
+        recurrence: Recurrence::None,
+    };
+    let parameters = CubaParameters::<Cuda> { filters, threshold: &half, recurrent: None };
+    time(
+        "CUBA",
+        &mut || {
+            let (state, _, spikes) = &mut *buffers.borrow_mut();
+            Ok(device.cuba_forward(&cuba, lanes, parameters, state, None, spikes)?)
+        },
+        &mut || {
+            let (state, grad, _) = &mut *buffers.borrow_mut();
+            Ok(device.cuba_backward(&cuba, lanes, parameters, state, None, grad, FilterGrad::default())?)
+        },
+    )?;
+    let parameters = AlifParameters::<Cuda> { beta: &beta, decay: &beta, strength: &half, recurrent: None };
+    let gradients = [
+        ("ALIF, steps", AlifGradient::Steps { spikes: Path::Detached, adaptation: Path::Attached }),
+        ("ALIF, blocks", AlifGradient::Blocks { spikes: Path::Detached }),
+    ];
+    for (name, gradient) in gradients {
+        let neuron = AlifNeuron {
+            surrogate: Surrogate::MULTI_GAUSSIAN,
+            refractory: 40,
+            adapts: true,
+            recurrent: false,
+            gradient,
+            limits: AlifLimits::PUBLISHED,
+        };
+        time(
+            name,
+            &mut || {
+                let (state, _, spikes) = &mut *buffers.borrow_mut();
+                Ok(device.alif_forward(&neuron, lanes, parameters, state, spikes)?)
+            },
+            &mut || {
+                let (state, grad, _) = &mut *buffers.borrow_mut();
+                Ok(device.alif_backward(&neuron, lanes, parameters, state, grad, Default::default())?)
+            },
+        )?;
+    }
+    Ok(all)
+}
