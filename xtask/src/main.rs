@@ -7,6 +7,7 @@
 mod check;
 mod command;
 mod edges;
+mod gpu;
 mod preflight;
 mod snn;
 
@@ -72,6 +73,20 @@ enum Task {
     },
     /// Everything that must hold before a change goes in: format, lints, docs, tests, dependency edges, fresh files.
     Check,
+    /// Puts what a machine with a GPU needs into one file: the program, golden cases, a script that checks and measures.
+    ///
+    /// The file runs on a bare machine with a driver, NVRTC and cuBLAS: unpack it and run `./check`.
+    GpuCheck {
+        /// Where the file goes [default: `gpu-check.tar.gz` beside the optimised program].
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Run it here too.
+        #[arg(long)]
+        run: bool,
+        /// Further arguments of `snn gpu-check`, for that run.
+        #[arg(last = true, value_name = "ARGUMENT", requires = "run")]
+        rest: Vec<OsString>,
+    },
     /// Compares every operation with the golden vectors of the original implementations.
     Golden {
         /// One system (all when none is named).
@@ -142,6 +157,11 @@ fn run(task: Task) -> Result<Outcome> {
             if slow { line.args(["--release"]).env("SNN_SLOW_TESTS", "1").run() } else { line.run() }
         }
         Task::Check => check::check(&root),
+        Task::GpuCheck { out, run, rest } => {
+            let Some(snn) = snn::build(&root)? else { return Ok(Outcome::Failed) };
+            let out = out.map(|file| absolute(&here, &file));
+            gpu::bundle(&root, &snn, out, run.then_some(&rest[..]))
+        }
         Task::Golden { system, dir, data_dir } => {
             let Some(snn) = snn::build(&root)? else { return Ok(Outcome::Failed) };
             let path = |path: Option<PathBuf>| path.map(|path| absolute(&here, &path));

@@ -36,6 +36,11 @@ pub(crate) fn build(root: &Path) -> Result<Option<Snn>> {
 }
 
 impl Snn {
+    /// The program's file.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// A line that calls the program in the workspace.
     pub(crate) fn line(&self) -> Line {
         Line::new(&self.program, &self.root)

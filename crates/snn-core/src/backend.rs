@@ -30,6 +30,8 @@ pub trait Memory: Clone + Debug + Send + Sync + 'static {
     type Real: Real;
     /// A flat array on the device.
     type Buffer<T: Element>: Debug + Send + Sync;
+    /// Work that was queued once and can be queued again as a whole.
+    type Recording: Debug + Send;
 
     /// The device in words, for reports: `cpu, 2 threads, avx2`.
     fn describe(&self) -> String;
@@ -86,6 +88,38 @@ pub trait Memory: Clone + Debug + Send + Sync + 'static {
     /// If queued work failed.
     fn synchronise(&self) -> Result<()>;
 
+    /// Records the work that a function queues, without doing it; nothing on a device that gains nothing by it, where the
+    /// function is not called. A recording has the buffers and numbers of its making, and does not keep the buffers.
+    ///
+    /// The function must not wait for the device, copy from or to the host, or keep buffers that it makes. Nothing else may
+    /// use the device meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// The function's own, and if it did what cannot be recorded.
+    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Option<Self::Recording>> {
+        let _ = work;
+        Ok(None)
+    }
+
+    /// Queues recorded work.
+    ///
+    /// # Errors
+    ///
+    /// If the device fails.
+    fn replay(&self, recording: &Self::Recording) -> Result<()>;
+
+    /// Where a buffer lies, for telling whether a recording is of this buffer.
+    fn place<T: Element>(&self, buffer: &Self::Buffer<T>) -> u64 {
+        let _ = buffer;
+        0
+    }
+
+    /// How many times a buffer grew out of its memory so far: recordings from before may have lost theirs.
+    fn moves(&self) -> u64 {
+        0
+    }
+
     /// A new buffer with the host's values.
     ///
     /// # Errors
@@ -140,6 +174,12 @@ pub trait SpikeMemory: Memory {
     ///
     /// If queued work failed.
     fn events_per_sample(&self, spikes: &Self::Spikes) -> Result<Vec<u32>>;
+
+    /// Where spikes lie and in which form, for telling whether a recording is of these; see [`Memory::place`].
+    fn place_of_spikes(&self, spikes: &Self::Spikes) -> Vec<u64> {
+        let _ = spikes;
+        vec![]
+    }
 
     /// `out = a + b`, for skip connections.
     ///

@@ -182,6 +182,13 @@ pub trait Layer<B: Backend>: Debug + Send {
         grad_input: Option<&mut Tensor<B>>,
     ) -> Result<()>;
 
+    /// Whether passes over inputs of one size queue the same work every time: nothing is drawn, copied from or to the
+    /// host, or chosen by what was computed. Such passes can be recorded, see
+    /// [`Memory::record`](crate::backend::Memory::record).
+    fn repeats(&self) -> bool {
+        false
+    }
+
     /// The parameters, in a fixed order; none unless the layer says so.
     fn parameters(&self) -> Vec<&Parameter<B>> {
         vec![]

@@ -4,7 +4,8 @@
 //! spikes as from dense maps:
 //!
 //! * forward, `out = patches weight`;
-//! * weight gradient, `patches^T gradient`, summed over the maps in order;
+//! * weight gradient, `patches^T gradient`, summed over the maps in order: in parts of the positions, because weights are
+//!   few and positions many;
 //! * input gradient, `gradient weight^T` are patches of gradients, and every unit of a map sums what they hold of it.
 //!
 //! How many maps go together depends on sizes alone.
@@ -22,6 +23,18 @@ use crate::spikes::CudaSpikes;
 /// Entries of the patches that are there at a time, unless those of one map are more: 32 MiB, which a large device's
 /// second-level cache holds, so that a product finds them there.
 const PATCHES: usize = 1 << 23;
+
+/// Entries of the output of a product that a multiprocessor works on at a time, about.
+const TILE: usize = 128 * 64;
+
+/// Such pieces of work that keep a large device busy.
+const TILES: usize = 256;
+
+/// Positions of a part of a weight gradient, at least.
+const POSITIONS: usize = 256;
+
+/// Entries of all parts of it, at most: 64 MiB.
+const PARTIAL: usize = 1 << 24;
 
 /// What patches are gathered from.
 #[derive(Clone, Copy)]
@@ -157,15 +170,29 @@ impl Cuda {
         grad_weight: &mut Buffer<f32>,
     ) -> Result<()> {
         let (fan, channels) = (conv.fan_in(), conv.channels);
-        if rows == 0 {
+        let Some(Chunk { positions: most, .. }) = chunks(conv, rows).next() else {
             return self.clear_buffer(grad_weight);
-        }
+        };
+        let parts = (TILES * TILE / grad_weight.len()).min(PARTIAL / grad_weight.len()).min(most / POSITIONS).max(1);
+        let sums = if parts == 1 { None } else { Some(self.scratch(parts * grad_weight.len())?) };
+        let to = rows_of(sums.as_ref().unwrap_or(grad_weight), channels, 0);
         self.each_chunk(conv, rows, maps, |chunk, patches, first| {
-            let from = rows_of(grad, channels, chunk.from * positions(conv));
-            let operands = [rows_of(patches, fan, first), from, rows_of(grad_weight, channels, 0)];
-            let product = Gemm::new(fan, channels, chunk.positions).a_transposed();
-            self.queue_products(Gemm { accumulate: chunk.from > 0, ..product }, operands, 1)
-        })
+            // What is left of the positions goes to the first part.
+            let each = chunk.positions / parts;
+            let product = |skip: usize, positions: usize, batch: usize, accumulate: bool| {
+                let a = Matrix { step: positions * fan, ..rows_of(patches, fan, first + skip) };
+                let from = chunk.from * self::positions(conv) + skip;
+                let b = Matrix { step: positions * channels, ..rows_of(grad, channels, from) };
+                let product = Gemm { accumulate, ..Gemm::new(fan, channels, positions).a_transposed() };
+                match positions {
+                    0 => Ok(()),
+                    _ => self.queue_products(product, [a, b, Matrix { step: fan * channels, ..to }], batch),
+                }
+            };
+            product(0, each, parts, chunk.from > 0)?;
+            product(each * parts, chunk.positions - each * parts, 1, true)
+        })?;
+        sums.map_or(Ok(()), |sums| self.sum_chunks(parts, &sums, grad_weight))
     }
 
     pub(crate) fn convolve_spikes(

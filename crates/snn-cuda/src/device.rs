@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_void};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::cublas::{result as blas, sys as blas_sys};
@@ -121,6 +122,8 @@ struct Inner {
     products: Products,
     cache: Cache,
     gangway: Mutex<Gangway>,
+    recording: AtomicBool,
+    moves: AtomicU64,
     modules: Mutex<HashMap<&'static str, Arc<Module>>>,
 }
 
@@ -204,7 +207,18 @@ impl Cuda {
         let products = Products::new(&stream, precision).map_err(named)?;
         let cache = Cache::new(options.cache_dir.as_deref());
         let gangway = Mutex::new(Gangway::new(&context).map_err(failed)?);
-        let inner = Inner { info, precision, context, stream, products, cache, gangway, modules: Mutex::default() };
+        let inner = Inner {
+            info,
+            precision,
+            context,
+            stream,
+            products,
+            cache,
+            gangway,
+            recording: AtomicBool::new(false),
+            moves: AtomicU64::new(0),
+            modules: Mutex::default(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -282,6 +296,7 @@ impl Cuda {
 
     /// Copies from the host; on return the host's memory may be used again, and the copy is queued.
     pub(crate) fn copy_in<T: Copy>(&self, from: &[T], to: &mut Allocation) -> Result<()> {
+        self.not_recording()?;
         let stream = self.bind()?;
         let mut gangway = lock(&self.inner.gangway);
         // SAFETY: callers keep within what they allocated.
@@ -291,6 +306,7 @@ impl Cuda {
 
     /// Copies to the host, after all work queued before.
     pub(crate) fn copy_out<T: Copy>(&self, from: &Allocation, to: &mut [T]) -> Result<()> {
+        self.not_recording()?;
         let stream = self.bind()?;
         // SAFETY: callers keep within what they allocated, and any bytes the device wrote are values of `T`; the copy is
         // awaited before the borrow ends.
@@ -425,23 +441,17 @@ pub struct Recording {
 unsafe impl Send for Recording {}
 
 impl Cuda {
-    /// Records the work that a function queues instead of doing it.
-    ///
-    /// The function must not wait for the device, copy from or to the host, or keep buffers that it makes: run it once
-    /// before, so that its buffers have their sizes and its kernels are compiled. Nothing else may use the device
-    /// meanwhile.
-    ///
-    /// # Errors
-    ///
-    /// The function's own, or [`Error::Device`] if it did what cannot be recorded.
-    pub fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<Recording> {
+    /// Records the work that a function queues, see [`snn_core::backend::Memory::record`].
+    pub(crate) fn recorded(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Recording> {
         let stream = self.bind()?;
         let failed = |e| self.failed("cannot record", e);
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the queue is our own, and the graph lives as long as its executable form is made.
         unsafe {
             driver::stream::begin_capture(stream, mode).map_err(failed)?;
+            self.inner.recording.store(true, Ordering::SeqCst);
             let done = work();
+            self.inner.recording.store(false, Ordering::SeqCst);
             let graph = driver::stream::end_capture(stream).map_err(failed);
             done?;
             let graph = graph?;
@@ -451,18 +461,25 @@ impl Cuda {
             Ok(Recording { device: self.clone(), graph: executable? })
         }
     }
-}
 
-impl Recording {
-    /// Queues the work.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Device`] if the device fails.
-    pub fn replay(&self) -> Result<()> {
-        let stream = self.device.bind()?;
-        // SAFETY: the graph exists; its buffers are the caller's to keep, and freed ones are errors of the driver.
-        unsafe { driver::graph::launch(self.graph, stream) }.map_err(|e| self.device.failed("cannot replay", e))
+    /// Queues recorded work.
+    pub(crate) fn queue_again(&self, recording: &Recording) -> Result<()> {
+        let stream = self.bind()?;
+        // SAFETY: the graph exists; that its buffers do is what `Memory::moves` and `Memory::place` are for.
+        unsafe { driver::graph::launch(recording.graph, stream) }.map_err(|e| self.failed("cannot replay", e))
+    }
+
+    /// An error if work is being recorded, which cannot hold what the host takes part in.
+    fn not_recording(&self) -> Result<()> {
+        match self.inner.recording.load(Ordering::SeqCst) {
+            true => Err(self.error("cannot record a copy from or to the host")),
+            false => Ok(()),
+        }
+    }
+
+    /// Adds to the number of buffers that grew out of their memory, and gives it.
+    pub(crate) fn count_moves(&self, more: u64) -> u64 {
+        self.inner.moves.fetch_add(more, Ordering::Relaxed) + more
     }
 }
 

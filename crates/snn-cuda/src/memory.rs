@@ -6,7 +6,7 @@ use snn_core::Element;
 use snn_core::backend::Memory;
 use snn_core::error::{Result, check_len};
 
-use crate::device::{Allocation, Cuda, Precision};
+use crate::device::{Allocation, Cuda, Precision, Recording};
 
 /// A flat array in the device's memory. It keeps its memory when it becomes shorter.
 #[derive(Debug)]
@@ -59,6 +59,7 @@ impl Cuda {
 impl Memory for Cuda {
     type Real = f32;
     type Buffer<T: Element> = Buffer<T>;
+    type Recording = Recording;
 
     fn describe(&self) -> String {
         let info = self.info();
@@ -81,6 +82,7 @@ impl Memory for Cuda {
         if len > buffer.capacity {
             let bytes =
                 len.checked_mul(size_of::<T>()).ok_or_else(|| self.error(format!("no memory for {len} entries")))?;
+            self.count_moves(u64::from(buffer.memory.is_some()));
             buffer.memory = None;
             (buffer.capacity, buffer.len) = (0, 0);
             buffer.memory = Some(self.allocate(bytes)?);
@@ -116,6 +118,18 @@ impl Memory for Cuda {
             Some(memory) if len > 0 => self.set(memory, value, len),
             _ => Ok(()),
         }
+    }
+    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Option<Recording>> {
+        self.recorded(work).map(Some)
+    }
+    fn replay(&self, recording: &Recording) -> Result<()> {
+        self.queue_again(recording)
+    }
+    fn place<T: Element>(&self, buffer: &Buffer<T>) -> u64 {
+        buffer.address()
+    }
+    fn moves(&self) -> u64 {
+        self.count_moves(0)
     }
     fn synchronise(&self) -> Result<()> {
         self.wait()

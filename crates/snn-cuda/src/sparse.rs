@@ -157,6 +157,7 @@ impl Cuda {
     }
 }
 
-fn is_dense(spikes: &CudaSpikes) -> bool {
+/// Whether products take these spikes as a matrix.
+pub(crate) fn is_dense(spikes: &CudaSpikes) -> bool {
     spikes.density().is_some_and(|density| density > DENSE)
 }

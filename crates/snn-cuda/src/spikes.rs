@@ -11,6 +11,7 @@ use snn_core::{Lanes, Spikes};
 use crate::device::Cuda;
 use crate::kernels::SPIKES;
 use crate::memory::Buffer;
+use crate::sparse::is_dense;
 
 /// Words of the spikes of one step.
 pub(crate) const fn words_of(width: usize) -> usize {
@@ -164,6 +165,12 @@ impl SpikeMemory for Cuda {
             .arg(&mut counts)
             .run()?;
         self.to_host(&counts)
+    }
+
+    fn place_of_spikes(&self, spikes: &CudaSpikes) -> Vec<u64> {
+        let Lanes { batch, steps, width } = spikes.lanes;
+        let form = [batch, steps, width, spikes.planes, usize::from(is_dense(spikes))].map(|n| n as u64);
+        [&form[..], &[self.place(&spikes.words)]].concat()
     }
 
     fn add_spikes(&self, a: &CudaSpikes, b: &CudaSpikes, out: &mut CudaSpikes) -> Result<()> {

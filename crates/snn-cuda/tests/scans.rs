@@ -4,8 +4,8 @@ mod common;
 
 use common::device;
 use snn_core::backend::{
-    AlifGrad, AlifOps, AlifParameters, CubaOps, CubaParameters, DecayMap, FilterGrad, Filters, Fire, Leak, LeakGrad,
-    Memory, Noise, Recurrent, SpikeMemory,
+    AlifGrad, AlifOps, AlifParameters, CubaOps, CubaParameters, DecayMap, FilterGrad, Filters, Fire, FitOps, Leak,
+    LeakGrad, Memory, Noise, Recurrent, SpikeMemory,
 };
 use snn_core::neurons::alif::{AlifGradient, AlifNeuron, LimitGradient, Limits};
 use snn_core::neurons::block::{BlockNeuron, Start};
@@ -17,7 +17,7 @@ use snn_core::reference::Reference;
 use snn_core::testkit::{Inputs, assert_close};
 use snn_core::{Lanes, Real, Surrogate};
 use snn_cuda::Cuda;
-use snn_cuda::neurons::{Split, block, lif, paralif};
+use snn_cuda::neurons::{Split, alif, block, cuba, lif, paralif};
 
 /// What an operation gave, by name.
 type Results = Vec<(&'static str, Vec<f64>)>;
@@ -126,7 +126,7 @@ fn leaky_lanes_cut_in_time_give_the_same() {
 fn parallel(device: &Cuda, fire: Option<(Firing, bool)>, option: usize, split: Split, lanes: Lanes) -> Results {
     let mut inputs = Inputs::new(lanes.len() as u64 + 7);
     let (count, width) = (lanes.batch * lanes.width, lanes.width);
-    let len = if option % 2 == 0 { 1 } else { width };
+    let len = if option.is_multiple_of(2) { 1 } else { width };
     let alpha = buffer(device, &inputs.uniform(len, 0.5, 0.95));
     let beta = buffer(device, &inputs.uniform(len, 0.5, 0.95));
     let threshold = buffer(device, &inputs.uniform(len, 0.1, 0.6));
@@ -136,7 +136,7 @@ fn parallel(device: &Cuda, fire: Option<(Firing, bool)>, option: usize, split: S
     let membrane = buffer(device, &inputs.uniform(lanes.len(), -1.0, 1.0));
     let mut places = [0; 4].map(|_| buffer(device, &vec![7.5; count]));
     let mut spikes = device.spikes();
-    let map = if option % 3 == 0 { DecayMap::Sigmoid } else { DecayMap::Direct };
+    let map = if option.is_multiple_of(3) { DecayMap::Sigmoid } else { DecayMap::Direct };
     let filters = (option % 4 != 3).then_some(Filters { alpha: (option % 4 != 2).then_some(&alpha), beta: &beta, map });
     let fire = fire.map(|(firing, drawn)| Fire {
         firing,
@@ -146,7 +146,7 @@ fn parallel(device: &Cuda, fire: Option<(Firing, bool)>, option: usize, split: S
     paralif::forward(device, split, lanes, filters, fire, &mut state, &mut spikes).unwrap();
     let [on_alpha, on_beta, on_threshold, sum] = &mut places;
     let grads = FilterGrad {
-        membrane: (option % 5 != 0).then_some(&membrane),
+        membrane: (!option.is_multiple_of(5)).then_some(&membrane),
         alpha: Some(on_alpha),
         beta: Some(on_beta),
         threshold: Some(on_threshold),
@@ -248,6 +248,52 @@ fn recurrent_current_based_layers_may_be_wide() {
     }
 }
 
+/// Forward alone: other families are never cut in time.
+#[test]
+fn relays_give_the_same_bits() {
+    let device = device();
+    let surrogate = Surrogate::BLOCK;
+    for (batch, steps, width) in SIZES {
+        let lanes = Lanes::new(batch, steps, width);
+        let mut inputs = Inputs::new(lanes.len() as u64 + 17);
+        let mut list = |len, low, high| buffer(&device, &inputs.uniform(len, low, high));
+        let (alpha, beta, strength) = (list(width, 0.5, 0.95), list(width, 0.5, 0.95), list(width, 0.0, 1.0));
+        let current = list(lanes.len(), -0.5, 1.5);
+        let (mut state, mut trace, mut spikes) =
+            (list(lanes.len(), 0.0, 1.0), list(lanes.len(), 0.0, 1.0), device.spikes());
+        for refractory in [0, 4] {
+            let neuron = CubaNeuron { surrogate, refractory, fires: true, recurrence: Recurrence::None };
+            let filters = Filters { alpha: Some(&alpha), beta: &beta, map: DecayMap::Direct };
+            let parameters = CubaParameters { filters, threshold: &alpha, recurrent: None };
+            let [whole, relay] = [Split::Lanes, Split::Time].map(|split| {
+                device.copy(&current, &mut state).unwrap();
+                let synaptic = Some(&mut trace);
+                cuba::forward(&device, split, &neuron, lanes, parameters, &mut state, synaptic, &mut spikes).unwrap();
+                [
+                    ("spikes", dense(&device, &spikes)),
+                    ("state", host(&device, &state)),
+                    ("trace", host(&device, &trace)),
+                ]
+            });
+            assert_same(&format!("{neuron:?} {lanes:?}"), &relay.into(), &whole.into());
+            for gradient in [
+                AlifGradient::Steps { spikes: Path::Attached, adaptation: Path::Attached },
+                AlifGradient::Blocks { spikes: Path::Attached },
+            ] {
+                let limits = Limits::PUBLISHED;
+                let neuron = AlifNeuron { surrogate, refractory, adapts: true, recurrent: false, gradient, limits };
+                let parameters = AlifParameters { beta: &beta, decay: &alpha, strength: &strength, recurrent: None };
+                let [whole, relay] = [Split::Lanes, Split::Time].map(|split| {
+                    device.copy(&current, &mut state).unwrap();
+                    alif::forward(&device, split, &neuron, lanes, parameters, &mut state, &mut spikes).unwrap();
+                    [("spikes", dense(&device, &spikes)), ("state", host(&device, &state))]
+                });
+                assert_same(&format!("{neuron:?} {lanes:?}"), &relay.into(), &whole.into());
+            }
+        }
+    }
+}
+
 fn adaptive<B: AlifOps>(device: &B, neuron: &AlifNeuron, lanes: Lanes) -> Results {
     let mut inputs = Inputs::new(lanes.len() as u64 + 13);
     let (count, width) = (lanes.batch * lanes.width, lanes.width);
@@ -318,6 +364,30 @@ fn adaptive_layers_may_be_wide() {
     }
 }
 
+fn own_current<B: FitOps>(device: &B, lanes: Lanes, taps: usize) -> Results {
+    let mut inputs = Inputs::new(lanes.len() as u64 + 19);
+    let width = lanes.width;
+    let mut list = |len| buffer(device, &inputs.uniform(len, -1.0, 1.0));
+    let (x, weight, bias, grad) = (list(lanes.len()), list(taps * width), list(width), list(lanes.len()));
+    let (mut out, mut on_weight, mut on_bias) = (list(lanes.len()), list(taps * width), list(width));
+    device.own_current(lanes, &x, &weight, &bias, &mut out).unwrap();
+    device.own_current_grad(lanes, &x, &grad, &mut on_weight, &mut on_bias).unwrap();
+    let names = ["current", "gradient on the weights", "gradient on the biases"];
+    names.into_iter().zip([&out, &on_weight, &on_bias].map(|list| host(device, list))).collect()
+}
+
+/// More taps than a block has, more steps than a tile, more samples than chunks of sums.
+#[test]
+fn own_currents_may_be_long() {
+    let (device, reference) = (device(), Reference::<f64>::new());
+    for (batch, steps, width, taps) in [(2, 600, 33, 70), (600, 3, 1, 2), (1, 9, 5, 100)] {
+        let lanes = Lanes::new(batch, steps, width);
+        let got = own_current(&device, lanes, taps);
+        assert_near(&format!("{lanes:?}"), &got, &own_current(&reference, lanes, taps), &[], 2e-5);
+        assert_same(&format!("{lanes:?}"), &own_current(&device, lanes, taps), &got);
+    }
+}
+
 /// Nothing fails where there are no samples, steps or neurons.
 #[test]
 fn empty_scans_are_fine() {
@@ -338,7 +408,11 @@ fn empty_scans_are_fine() {
         for recurrent in [false, true] {
             let gradient = AlifGradient::Blocks { spikes: Path::Attached };
             let limits = Limits::PUBLISHED;
-            adaptive(&device, &AlifNeuron { surrogate, refractory: 2, adapts: true, recurrent, gradient, limits }, lanes);
+            adaptive(
+                &device,
+                &AlifNeuron { surrogate, refractory: 2, adapts: true, recurrent, gradient, limits },
+                lanes,
+            );
         }
     }
 }

@@ -29,6 +29,7 @@ pub mod monitor;
 pub mod optim;
 pub mod presets;
 pub mod propagation;
+mod recordings;
 pub mod schedule;
 pub mod sparsity;
 pub mod stack;

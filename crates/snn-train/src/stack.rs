@@ -20,6 +20,7 @@ use crate::layers::{
     AvgPool, Cell, Clocked, Dropout, EventLayer, MaxPool, MergeLayer, NormLayer, PoolLayer, Projection, Readout,
     ReluLayer, TrainReader, TtfsLayer,
 };
+use crate::recordings::{self, Direction, Key, Recordings};
 
 /// A chain of layers on a device.
 #[derive(Debug)]
@@ -28,6 +29,9 @@ pub struct Stack<B: Backend> {
     layers: Vec<Box<dyn Layer<B>>>,
     // Gradients on activities, two by turns: the layer in work reads one and fills the other.
     grads: [Tensor<B>; 2],
+    recordings: Recordings<B>,
+    // Whether passes have numbers in them that the caller sets for each.
+    regularised: bool,
 }
 
 impl<B: Backend> Stack<B> {
@@ -260,7 +264,7 @@ impl<B: Backend> Stack<B> {
     /// If the device has no memory left.
     pub fn new(device: &B, input: Signal, layers: Vec<Box<dyn Layer<B>>>) -> Result<Self> {
         let grads = [Tensor::zeros(device, &[0])?, Tensor::zeros(device, &[0])?];
-        Ok(Self { input, layers, grads })
+        Ok(Self { input, layers, grads, recordings: Recordings::default(), regularised: false })
     }
 
     /// What the model takes for one sample.
@@ -302,12 +306,27 @@ impl<B: Backend> Stack<B> {
     ///
     /// If the input does not fit or the device fails.
     pub fn forward(&mut self, device: &B, input: &Activity<B>, pass: Pass) -> Result<()> {
-        for i in 0..self.layers.len() {
-            let (before, rest) = self.layers.split_at_mut(i);
-            let input = before.last().map_or(input, |l| l.output());
-            rest[0].forward(device, input, pass)?;
+        let key = self.key(device, input, (Direction::Forward, pass.mode));
+        let Self { layers, recordings, .. } = self;
+        let mut work = || {
+            for i in 0..layers.len() {
+                let (before, rest) = layers.split_at_mut(i);
+                let input = before.last().map_or(input, |l| l.output());
+                rest[0].forward(device, input, pass)?;
+            }
+            Ok(())
+        };
+        match key {
+            Some(key) => Ok(recordings.run(device, Direction::Forward, key, &mut work)?),
+            None => Ok(work()?),
         }
-        Ok(())
+    }
+
+    /// What a recording of a pass would depend on; nothing if it cannot be recorded.
+    fn key(&self, device: &B, input: &Activity<B>, (direction, mode): (Direction, Mode)) -> Option<Key> {
+        let mut key = vec![direction as u64, mode as u64];
+        let repeats = !self.regularised && self.layers.iter().all(|layer| layer.repeats());
+        (repeats && recordings::place(device, input, &mut key)).then_some(key)
     }
 
     /// Says how far training is; see [`Layer::set_epoch`].
@@ -316,6 +335,7 @@ impl<B: Backend> Stack<B> {
     ///
     /// If the device fails.
     pub fn set_epoch(&mut self, device: &B, finished: u32, epochs: u32) -> Result<()> {
+        self.recordings.clear();
         self.layers.iter_mut().try_for_each(|l| l.set_epoch(device, finished, epochs))?;
         Ok(())
     }
@@ -323,6 +343,7 @@ impl<B: Backend> Stack<B> {
     /// Sets the gradients on every spike that the following backward passes add; see
     /// [`Layer::set_rate_gradient`].
     pub fn set_rate_gradient(&mut self, on_spikes: f64, on_recurrent: f64) {
+        self.regularised = true;
         self.layers.iter_mut().for_each(|l| l.set_rate_gradient(on_spikes, on_recurrent));
     }
 
@@ -338,7 +359,13 @@ impl<B: Backend> Stack<B> {
     ///
     /// If the device fails.
     pub fn backward(&mut self, device: &B, input: &Activity<B>, grad_output: &Tensor<B>) -> Result<()> {
-        self.backward_seen(device, input, grad_output, |_, _| Ok(()))
+        let Some(mut key) = self.key(device, input, (Direction::Backward, Mode::Train)) else {
+            return self.backward_seen(device, input, grad_output, |_, _| Ok(()));
+        };
+        key.push(device.place(&grad_output.data));
+        let Self { layers, grads, recordings, .. } = self;
+        let mut work = || backward(device, layers, grads, input, grad_output, |_, _| Ok(()));
+        Ok(recordings.run(device, Direction::Backward, key, &mut work)?)
     }
 
     /// As [`Stack::backward`]; `seen` is called with the index of each layer, the last one first, and the gradient on its
@@ -352,25 +379,9 @@ impl<B: Backend> Stack<B> {
         device: &B,
         input: &Activity<B>,
         grad_output: &Tensor<B>,
-        mut seen: impl FnMut(usize, &Tensor<B>) -> Result<()>,
+        seen: impl FnMut(usize, &Tensor<B>) -> Result<()>,
     ) -> Result<()> {
-        let [mut grad, mut next] = self.grads.each_mut();
-        grad.resize(device, &grad_output.shape)?;
-        device.copy(&grad_output.data, &mut grad.data)?;
-        for i in (0..self.layers.len()).rev() {
-            seen(i, grad)?;
-            let (before, rest) = self.layers.split_at_mut(i);
-            let layer = &mut rest[0];
-            match before.last() {
-                None => layer.backward(device, input, grad, None)?,
-                Some(previous) => {
-                    next.resize(device, &previous.output().shape(device))?;
-                    layer.backward(device, previous.output(), grad, Some(&mut *next))?;
-                }
-            }
-            std::mem::swap(&mut grad, &mut next);
-        }
-        Ok(())
+        backward(device, &mut self.layers, &mut self.grads, input, grad_output, seen)
     }
 
     /// Bytes on the device: parameters with their gradients, activities and caches of a batch.
@@ -391,6 +402,34 @@ impl<B: Backend> Stack<B> {
         };
         parameters + activities + grads
     }
+}
+
+/// The backward passes of all layers, with two gradients by turns.
+fn backward<B: Backend, E: From<snn_core::Error>>(
+    device: &B,
+    layers: &mut [Box<dyn Layer<B>>],
+    grads: &mut [Tensor<B>; 2],
+    input: &Activity<B>,
+    grad_output: &Tensor<B>,
+    mut seen: impl FnMut(usize, &Tensor<B>) -> Result<(), E>,
+) -> Result<(), E> {
+    let [mut grad, mut next] = grads.each_mut();
+    grad.resize(device, &grad_output.shape)?;
+    device.copy(&grad_output.data, &mut grad.data)?;
+    for i in (0..layers.len()).rev() {
+        seen(i, grad)?;
+        let (before, rest) = layers.split_at_mut(i);
+        let layer = &mut rest[0];
+        match before.last() {
+            None => layer.backward(device, input, grad, None)?,
+            Some(previous) => {
+                next.resize(device, &previous.output().shape(device))?;
+                layer.backward(device, previous.output(), grad, Some(&mut *next))?;
+            }
+        }
+        std::mem::swap(&mut grad, &mut next);
+    }
+    Ok(())
 }
 
 fn weight_of<B: Backend>(layer: &mut dyn Layer<B>) -> Option<&mut Parameter<B>> {

@@ -56,12 +56,7 @@ impl Timeable for Cpu {
 pub(crate) fn gpu_limits(device: &Cuda, sizes: Sizes) -> Result<Limits> {
     let measured = snn_cuda::limits::measure(device, sizes)?;
     let rate = |all: f64| Rate { one: all, all };
-    Ok(Limits {
-        threads: 0,
-        copy: rate(measured.copy),
-        fma: rate(measured.products),
-        row_add: rate(measured.row_adds),
-    })
+    Ok(Limits { threads: 0, copy: rate(measured.copy), fma: rate(measured.products), row_add: rate(measured.row_adds) })
 }
 
 impl Timeable for Cuda {

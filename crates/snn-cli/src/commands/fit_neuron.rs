@@ -48,7 +48,7 @@ pub(crate) fn run(args: &FitNeuron, quiet: bool) -> Result<()> {
     let cells = open(args, &out, &read, quiet)?;
     let every = (config.epochs / 10).max(1);
     let report = |epoch: u32, best: &[f64]| {
-        if !quiet && (epoch + 1) % every == 0 {
+        if !quiet && (epoch + 1).is_multiple_of(every) {
             let mean = best.iter().sum::<f64>() / best.len().max(1) as f64;
             console::message(format_args!("epoch {:>4}: mean of the least distances {mean:.4}", epoch + 1));
         }

@@ -236,9 +236,19 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Whether a speed counts: not that of a size that is only there to run.
-    fn verdict(&self, good: bool) -> Option<bool> {
-        (!self.args.small).then_some(good)
+    /// Keeps a speed. That of a size that is only there to run says nothing and has no verdict.
+    fn speed(
+        &mut self,
+        part: Part,
+        what: impl Into<String>,
+        (found, value): (String, f64),
+        asked: Option<(&str, bool)>,
+    ) {
+        if self.args.small {
+            return self.find(part, what, ("ran".into(), None), ("", None));
+        }
+        let (asked, passed) = asked.map_or(("", None), |(asked, passed)| (asked, Some(passed)));
+        self.find(part, what, (found, Some(value)), (asked, passed));
     }
 
     fn scans(&mut self, limits: &Limits) -> Result<()> {
@@ -248,8 +258,7 @@ impl Check<'_> {
             for (pass, seconds, bytes) in [("forward", forward, 8.0), ("backward", backward, 12.0)] {
                 let share = bytes * lanes.len() as f64 / limits.copy.all / seconds;
                 let found = format!("{:.0} % of copy bandwidth, {}", 100.0 * share, timing::show(seconds));
-                let verdict = self.verdict(share >= 0.7);
-                self.find(Part::Scans, format!("{name}, {pass}"), (found, Some(share)), ("70 %", verdict));
+                self.speed(Part::Scans, format!("{name}, {pass}"), (found, share), Some(("70 %", share >= 0.7)));
             }
         }
         Ok(())
@@ -267,19 +276,16 @@ impl Check<'_> {
             let (ours, shape) = (time.total_s(), format!("block layer, n {n}, T {t}, batch {batch}"));
             let times = ours / floor;
             let found = format!("{}, {times:.2} times the floor", timing::show(ours));
-            let verdict = self.verdict(times <= 1.5);
-            self.find(Part::Layers, shape.clone(), (found, Some(times)), ("1.5 times the floor", verdict));
+            self.speed(Part::Layers, &shape, (found, times), Some(("1.5 times the floor", times <= 1.5)));
             for (peer, bar) in [("block", 10.0), ("single", 50.0)] {
                 let Some(peers) = &peers else { continue };
                 let cell = PeerCell { device: Cuda::PEER.into(), ..peer_cell(peer, &cell, 0, false) };
                 let theirs = peers.time(&cell)?.total_s();
                 let ratio = theirs / ours;
                 let found = format!("{}, {ratio:.1} times as long", timing::show(theirs));
-                let asked = peer == "block" || n == 100;
-                let (text, verdict) =
-                    if asked { (format!("{bar:.0} times"), self.verdict(ratio >= bar)) } else { (String::new(), None) };
-                let what = format!("{shape}: PyTorch's {peer}");
-                self.find(Part::Layers, what, (found, Some(ratio)), (&text, verdict));
+                let asked = format!("{bar:.0} times");
+                let asked = (peer == "block" || n == 100).then_some((asked.as_str(), ratio >= bar));
+                self.speed(Part::Layers, format!("{shape}: PyTorch's {peer}"), (found, ratio), asked);
             }
         }
         if peers.is_none() {
@@ -307,7 +313,7 @@ impl Check<'_> {
         };
         let queued = each(device, repeats, &mut step)?;
         let mut failure = None;
-        let recording = device.record(|| {
+        let recording = device.record(&mut || {
             step().map_err(|error| {
                 let reason = format!("{error:#}");
                 failure = Some(error);
@@ -317,8 +323,8 @@ impl Check<'_> {
         if let Some(error) = failure {
             return Err(error);
         }
-        let recording = recording?;
-        let replayed = each(device, repeats, || Ok(recording.replay()?))?;
+        let Some(recording) = recording? else { return Ok(()) };
+        let replayed = each(device, repeats, || Ok(device.replay(&recording)?))?;
         let share = replayed / queued;
         let found = format!(
             "{:.0} %: {} replayed, {} queued one by one",
@@ -326,14 +332,14 @@ impl Check<'_> {
             timing::show(replayed),
             timing::show(queued)
         );
-        let verdict = self.verdict(share >= 0.9);
-        self.find(Part::Busy, "GPU at work in a step of an SHD-sized layer", (found, Some(share)), ("90 %", verdict));
+        let what = "GPU at work in a step of an SHD-sized layer";
+        self.speed(Part::Busy, what, (found, share), Some(("90 %", share >= 0.9)));
         Ok(())
     }
 
     fn table(&self) -> Table {
         let columns = ["part", "what", "found", "asked", ""].map(Column::words);
-        let mut table = Table::new("gpu-check", format!("{}", self.device.info().name), columns.to_vec());
+        let mut table = Table::new("gpu-check", self.device.info().name.clone(), columns.to_vec());
         for f in &self.findings {
             let verdict = f.passed.map_or("", |passed| if passed { "ok" } else { "FAILED" });
             table.row([&f.part.name(), &f.what, &f.found, &f.asked, verdict].map(Cell::text));

@@ -1,4 +1,5 @@
-// Adaptive neurons: one thread a lane, or a block for each sample whose neurons feed each other.
+// Adaptive neurons: one thread a lane, or few lanes a block of threads; neurons that feed each other are a block for
+// each sample.
 //
 // A reverse pass needs the adaptation of every step. A replay from the state keeps what neurons remember at the first
 // step of every chunk, and the reverse pass replays a chunk once more, in registers. In blocks, a spike is the one of
@@ -21,14 +22,13 @@ DEVICE Constants constants_of(In<float> beta, In<float> decay, In<float> strengt
     return c;
 }
 
-// What a neuron remembers from step to step: the membrane, the adaptation with every spike in it and without that of the
-// block at hand. `wait` are steps to wait; in blocks the first step of the block that is not refractory, and `first` is
-// the step of the block's spike.
+// What a neuron remembers from step to step: the membrane, the adaptation with every spike in it and without that of
+// the block at hand. `wait` are steps to wait; in blocks the first step of the block that is not refractory, and
+// `first` is the step of the block's spike.
 struct Carry {
     float membrane, risen, fallen;
     int wait, first;
 };
-static const int CARRY = 5;
 
 // One step, the j-th of its block; gives the membrane before the reset.
 template <bool BLOCKS>
@@ -59,14 +59,11 @@ DEVICE float alif_step(Carry& c, float x, Constants k, int refractory, int j, in
 }
 
 template <bool BLOCKS>
-DEVICE void alif_walk(Scan at, Lanes lanes, Out<float> x, Constants k, int refractory, int block, Out<u32> words) {
-    Span span = {0, lanes.steps};
+DEVICE void alif_walk(Tiles* tiles, Scan at, Lanes lanes, Out<float> x, Constants k, int refractory, int block,
+                      Out<u32> words) {
     Carry c = {0.0f, 0.0f, 0.0f, 0, SILENT};
     int place = 0;
-    Chunk next = load_chunk<1>(x, 0, span, lanes.width);
-    for (int t = 0; t < lanes.steps; t += CHUNK) {
-        Chunk now = next;
-        next = load_chunk<1>(x, t + CHUNK, span, lanes.width);
+    walk(tiles, at, lanes, x, [&](Chunk& now, int t) {
         u32 kept = 0;
 #pragma unroll
         for (int j = 0; j < CHUNK; ++j) {
@@ -75,19 +72,27 @@ DEVICE void alif_walk(Scan at, Lanes lanes, Out<float> x, Constants k, int refra
             place = place + 1 == block ? 0 : place + 1;
             kept = keep_spikes(kept, j, at.live && fires);
         }
-        store_chunk<1>(x, now, t, span, lanes.width, at.live);
-        store_spikes(words, kept, at, t, span, lanes);
-    }
+        store_spikes(words, kept, at, t, lanes);
+    });
+}
+DEVICE void alif_start(Tiles* tiles, Scan at, Out<float> state, In<float> beta, In<float> decay, In<float> strength,
+                       Out<u32> words, Lanes lanes, Limits limits, int refractory, int block) {
+    Constants k = constants_of(beta, decay, strength, limits, at.n);
+    Out<float> x = state + at.first;
+    if (block > 0) alif_walk<true>(tiles, at, lanes, x, k, refractory, block, words);
+    else alif_walk<false>(tiles, at, lanes, x, k, refractory, block, words);
 }
 
 BLOCK_KERNEL alif_forward(Out<float> state, In<float> beta, In<float> decay, In<float> strength, Out<u32> words,
                           Lanes lanes, Limits limits, int refractory, int block) {
     Scan at = scan_of(lanes);
     if (at.b >= lanes.batch) return;
-    Constants k = constants_of(beta, decay, strength, limits, at.n);
-    Out<float> x = state + at.first;
-    if (block > 0) alif_walk<true>(at, lanes, x, k, refractory, block, words);
-    else alif_walk<false>(at, lanes, x, k, refractory, block, words);
+    alif_start(nullptr, at, state, beta, decay, strength, words, lanes, limits, refractory, block);
+}
+BLOCK_KERNEL alif_forward_relay(Out<float> state, In<float> beta, In<float> decay, In<float> strength, Out<u32> words,
+                                Lanes lanes, Limits limits, int refractory, int block) {
+    __shared__ Tiles tiles;
+    alif_start(&tiles, wide_scan_of(lanes), state, beta, decay, strength, words, lanes, limits, refractory, block);
 }
 
 template <class Work> DEVICE Carry carry_of(Work kept, int n, int width) {
@@ -102,8 +107,8 @@ template <class Work> DEVICE void keep_carry(Work kept, Carry c, int n, int widt
     kept[4 * width + n] = (u32)c.first;
 }
 
-// What arrives in a block of `late` steps was sent in the one before. `work`: the spikes of both, `ring` rows each; what
-// each neuron remembers if a thread has several.
+// What arrives in a block of `late` steps was sent in the one before. `work`: the spikes of both, `ring` rows each;
+// what each neuron remembers if a thread has several.
 template <bool BLOCKS, class Work>
 DEVICE void alif_feed(Work work, int ring, Out<float> state, In<float> beta, In<float> decay, In<float> strength,
                       In<float> weight, Out<u32> words, Lanes lanes, Limits limits, int refractory, int late) {
@@ -151,8 +156,8 @@ DEVICE void alif_feed(Work work, int ring, Out<float> state, In<float> beta, In<
 
 // A block for each sample; `scratch` has `length` entries for each if shared memory does not suffice.
 BLOCK_KERNEL alif_recurrent_forward(Out<float> state, In<float> beta, In<float> decay, In<float> strength,
-                                    In<float> weight, Out<u32> words, Out<u32> scratch, i64 length, int ring, Lanes lanes,
-                                    Limits limits, int refractory, int blocks) {
+                                    In<float> weight, Out<u32> words, Out<u32> scratch, i64 length, int ring,
+                                    Lanes lanes, Limits limits, int refractory, int blocks) {
     DYNAMIC_SHARED(u32, shared);
     int late = refractory + 1;
     Out<float> x = state + (i64)blockIdx.x * lanes.steps * lanes.width;
@@ -162,7 +167,9 @@ BLOCK_KERNEL alif_recurrent_forward(Out<float> state, In<float> beta, In<float> 
         if (blocks) alif_feed<true>(work, ring, x, beta, decay, strength, weight, out, lanes, limits, refractory, late);
         else alif_feed<false>(work, ring, x, beta, decay, strength, weight, out, lanes, limits, refractory, late);
     } else {
-        if (blocks) alif_feed<true>(shared, ring, x, beta, decay, strength, weight, out, lanes, limits, refractory, late);
+        if (blocks) {
+            alif_feed<true>(shared, ring, x, beta, decay, strength, weight, out, lanes, limits, refractory, late);
+        }
         else alif_feed<false>(shared, ring, x, beta, decay, strength, weight, out, lanes, limits, refractory, late);
     }
 }
@@ -175,7 +182,7 @@ struct Replay {
 };
 template <bool BLOCKS> DEVICE Replay replay_start() { return {0.0f, 0.0f, BLOCKS ? SILENT : 0, BLOCKS ? SILENT : 0}; }
 // One step; gives how far the membrane lies above the threshold.
-template <bool BLOCKS> DEVICE float replay_step(Replay& r, float u, Constants k, int refractory, int j, int block) {
+template <bool BLOCKS> DEVICE float replay_step(Replay& r, float u, Constants k, int refractory, int j) {
     float over = u - (1.0f + k.strength * (BLOCKS ? r.fallen : r.risen));
     bool fires = over > 0.0f && (!BLOCKS || r.first == SILENT);
     r.risen = k.decay * r.risen + (fires ? 1.0f : 0.0f);
@@ -233,7 +240,7 @@ DEVICE void alif_hold(Scan at, Lanes lanes, In<float> x, Constants k, int refrac
                 --left;
             }
             theta.x[j] = 1.0f + k.strength * (BLOCKS ? r.fallen : r.risen);
-            replay_step<BLOCKS>(r, now.x[j], k, refractory, place, block);
+            replay_step<BLOCKS>(r, now.x[j], k, refractory, place);
             replay_close<BLOCKS>(r, place, block);
             place = place + 1 == block ? 0 : place + 1;
         }
@@ -242,8 +249,9 @@ DEVICE void alif_hold(Scan at, Lanes lanes, In<float> x, Constants k, int refrac
 }
 
 // Stores the thresholds if they are wanted, and otherwise what the reverse pass needs.
-KERNEL alif_replay(In<float> state, In<float> beta, In<float> decay, In<float> strength, Out<float> held, Out<u32> marks,
-                   Out<float> thresholds, Lanes lanes, Limits limits, int refractory, int block, int chunk) {
+KERNEL alif_replay(In<float> state, In<float> beta, In<float> decay, In<float> strength, Out<float> held,
+                   Out<u32> marks, Out<float> thresholds, Lanes lanes, Limits limits, int refractory, int block,
+                   int chunk) {
     Scan at = scan_of(lanes);
     if (at.b >= lanes.batch || !at.live) return;
     Constants k = constants_of(beta, decay, strength, limits, at.n);
@@ -258,36 +266,35 @@ KERNEL alif_replay(In<float> state, In<float> beta, In<float> decay, In<float> s
 struct Paths {
     float reset, adaptation;
 };
-// The adjoint of a neuron between two steps. Of the steps, `on_membrane` and `on_risen` are the gradients on membrane and
-// adaptation of the step after. In blocks there are also that on the adaptation without the block's spike, on the one
-// that the next block began with, the gradients on the spikes summed once and twice, the spike's step and what the
+// The adjoint of a neuron between two steps. Of the steps, `on_membrane` and `on_risen` are the gradients on membrane
+// and adaptation of the step after. In blocks there are also that on the adaptation without the block's spike, on the
+// one that the next block began with, the gradients on the spikes summed once and twice, the spike's step and what the
 // adaptation at the spike is multiplied by until the end of the block.
 struct Back {
     float on_membrane, on_risen, on_fallen, on_carry, once, twice, power;
     int first;
     float sum, beta, decay, strength;
 };
-static const int BACK = 12;
 DEVICE Back no_back() { return {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, SILENT, 0.0f, 0.0f, 0.0f, 0.0f}; }
 
 // The chunk of `steps` from step t on back, `before` being the state of the step before; g becomes the gradient on the
 // current.
 template <bool BLOCKS>
-DEVICE void alif_chunk_back(Back& c, Replay r, const Chunk& u, float before, Chunk& g, const Chunk& m, Constants k, int t,
-                            int steps, int last, int refractory, int block, Paths paths, Surrogate surrogate) {
+DEVICE void alif_chunk_back(Back& c, Replay r, const Chunk& u, float before, Chunk& g, const Chunk& m, Constants k,
+                            int t, int steps, int last, int refractory, int block, Paths paths, Surrogate surrogate) {
     float slope[CHUNK], fallen[CHUNK], risen[CHUNK];
     int first[CHUNK];
     // Bits of steps: the input was taken, the neuron fired (of the steps) or began a block after one with a spike.
     u32 taken = 0u, fired = 0u;
     bool fired_before = !BLOCKS && r.first != 0;
-    int start = BLOCKS ? t % block : 0, place = start;
+    int place = BLOCKS ? t % block : 0;
 #pragma unroll
     for (int j = 0; j < CHUNK; ++j) {
         fallen[j] = BLOCKS ? r.fallen : r.risen;
         risen[j] = r.risen;
         if (BLOCKS ? r.wait == SILENT || place >= r.wait : r.wait == 0) taken |= 1u << j;
         if (BLOCKS && place == 0 && r.wait != SILENT) fired |= 1u << j;
-        slope[j] = replay_step<BLOCKS>(r, u.x[j], k, refractory, place, block);
+        slope[j] = replay_step<BLOCKS>(r, u.x[j], k, refractory, place);
         if (!BLOCKS && r.first != 0) fired |= 1u << j;
         first[j] = r.first;
         if (BLOCKS) {
@@ -499,7 +506,8 @@ DEVICE void alif_feed_back(Work work, In<float> state, In<float> beta, In<float>
     }
     if (part > 0) return;
     for (int n = thread; n < width; n += threads) {
-        store_back(single ? own : back_of(kept, n, width), (i64)b * width + n, (i64)lanes.batch * width, current_sum, sums);
+        store_back(single ? own : back_of(kept, n, width), (i64)b * width + n, (i64)lanes.batch * width, current_sum,
+                   sums);
     }
 }
 
@@ -516,36 +524,39 @@ BLOCK_KERNEL alif_recurrent_backward(In<float> state, In<float> beta, In<float> 
     i64 first = (i64)blockIdx.x * lanes.steps * lanes.width;
     In<float> x = state + first, m = membrane + first;
     Out<float> g = grad + first;
-    auto run = [&](auto work) {
-        if (blocks && late == 1) {
-            alif_feed_back<true, 1>(work, x, beta, decay, strength, transposed, held, marks, m, given, g, current_sum, sums,
+    Out<float> work = scratch ? scratch + blockIdx.x * length : shared;
+    if (blocks && late == 1) {
+        alif_feed_back<true, 1>(work, x, beta, decay, strength, transposed, held, marks, m, given, g, current_sum, sums,
+                                lanes, limits, refractory, late, paths, surrogate, parts);
+    } else if (blocks) {
+        alif_feed_back<true, CHUNK>(work, x, beta, decay, strength, transposed, held, marks, m, given, g, current_sum,
+                                    sums,
                                     lanes, limits, refractory, late, paths, surrogate, parts);
-        } else if (blocks) {
-            alif_feed_back<true, CHUNK>(work, x, beta, decay, strength, transposed, held, marks, m, given, g, current_sum,
-                                        sums, lanes, limits, refractory, late, paths, surrogate, parts);
-        } else if (late == 1) {
-            alif_feed_back<false, 1>(work, x, beta, decay, strength, transposed, held, marks, m, given, g, current_sum,
-                                     sums, lanes, limits, refractory, late, paths, surrogate, parts);
-        } else {
-            alif_feed_back<false, CHUNK>(work, x, beta, decay, strength, transposed, held, marks, m, given, g, current_sum,
-                                         sums, lanes, limits, refractory, late, paths, surrogate, parts);
-        }
-    };
-    if (scratch) run(scratch + blockIdx.x * length);
-    else run(shared);
+    } else if (late == 1) {
+        alif_feed_back<false, 1>(work, x, beta, decay, strength, transposed, held, marks, m, given, g, current_sum,
+                                 sums,
+                                 lanes, limits, refractory, late, paths, surrogate, parts);
+    } else {
+        alif_feed_back<false, CHUNK>(work, x, beta, decay, strength, transposed, held, marks, m, given, g, current_sum,
+                                     sums,
+                                     lanes, limits, refractory, late, paths, surrogate, parts);
+    }
 }
 
-DEVICE float magnitude_slope(float raw, int inward) { return raw > 0.0f ? 1.0f : raw < 0.0f ? -1.0f : inward ? 1.0f : 0.0f; }
+DEVICE float magnitude_slope(float raw, int inward) {
+    return raw > 0.0f ? 1.0f : raw < 0.0f ? -1.0f : inward ? 1.0f : 0.0f;
+}
 DEVICE float pass(float x, float grad, float low, float high, int inward) {
     bool inside = x > low && x < high;
     bool back = (x <= low && grad < 0.0f) || (x >= high && grad > 0.0f);
     return inside || (back && inward) ? 1.0f : 0.0f;
 }
 
-// The gradients on the stored constants: sums over the batch, by blocks of 32 neurons and 8 threads for each; block y is
-// for beta, p or b.
-BLOCK_KERNEL alif_constants_grad(In<float> sums, In<float> beta, In<float> decay, In<float> strength, Out<float> grad_beta,
-                                 Out<float> grad_decay, Out<float> grad_strength, Lanes lanes, Limits limits) {
+// The gradients on the stored constants: sums over the batch, by blocks of 32 neurons and 8 threads for each; block y
+// is for beta, p or b.
+BLOCK_KERNEL alif_constants_grad(In<float> sums, In<float> beta, In<float> decay, In<float> strength,
+                                 Out<float> grad_beta, Out<float> grad_decay, Out<float> grad_strength, Lanes lanes,
+                                 Limits limits) {
     __shared__ float parts[8][32];
     int n = blockIdx.x * 32 + threadIdx.x, which = blockIdx.y;
     float part = 0.0f;

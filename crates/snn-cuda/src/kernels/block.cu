@@ -1,68 +1,44 @@
 // The block model: one thread a lane, or few lanes a block of threads.
 
-// What a neuron carries to the next step: its decayed membrane, and whether it has fired.
-struct Carry {
-    float membrane;
-    bool spent;
-};
-
-// Gives the spikes as the lanes of the warp keep them.
-DEVICE u32 block_chunk(Carry& c, Chunk& now, float decay, float threshold, bool live) {
-    u32 kept = 0;
+DEVICE void block_walk(Tiles* tiles, Scan at, Out<float> state, In<float> beta, int stride, In<float> initial,
+                       Out<u32> words, Lanes lanes, float threshold, int decays) {
+    float decay = clamp_decay(beta[(i64)at.n * stride]);
+    // The decayed membrane of the step before.
+    float carried = initial ? initial[at.lane] : 0.0f;
+    if (decays) carried = decay * carried;
+    bool spent = false;
+    walk(tiles, at, lanes, state + at.first, [&](Chunk& now, int t) {
+        u32 kept = 0;
 #pragma unroll
-    for (int j = 0; j < CHUNK; ++j) {
-        float v = now.x[j] + c.membrane;
-        c.membrane = decay * v;
-        now.x[j] = v;
-        bool fires = !c.spent && v > threshold;
-        c.spent = c.spent || fires;
-        kept = keep_spikes(kept, j, live && fires);
-    }
-    return kept;
+        for (int j = 0; j < CHUNK; ++j) {
+            float v = now.x[j] + carried;
+            carried = decay * v;
+            now.x[j] = v;
+            bool fires = !spent && v > threshold;
+            spent = spent || fires;
+            kept = keep_spikes(kept, j, at.live && fires);
+        }
+        store_spikes(words, kept, at, t, lanes);
+    });
 }
 
 BLOCK_KERNEL block_forward(Out<float> state, In<float> beta, int stride, In<float> initial, Out<u32> words, Lanes lanes,
                            float threshold, int decays) {
     Scan at = scan_of(lanes);
-    if (at.b >= lanes.batch) return;
-    float decay = clamp_decay(beta[(i64)at.n * stride]);
-    Carry c = {initial ? initial[at.lane] : 0.0f, false};
-    if (decays) c.membrane = decay * c.membrane;
-    Out<float> x = state + at.first;
-    Span span = {0, lanes.steps};
-    Chunk next = load_chunk<1>(x, 0, span, lanes.width);
-    for (int t = 0; t < lanes.steps; t += CHUNK) {
-        Chunk now = next;
-        next = load_chunk<1>(x, t + CHUNK, span, lanes.width);
-        u32 kept = block_chunk(c, now, decay, threshold, at.live);
-        store_chunk<1>(x, now, t, span, lanes.width, at.live);
-        store_spikes(words, kept, at, t, span, lanes);
-    }
+    if (at.b < lanes.batch) block_walk(nullptr, at, state, beta, stride, initial, words, lanes, threshold, decays);
 }
-
 BLOCK_KERNEL block_forward_relay(Out<float> state, In<float> beta, int stride, In<float> initial, Out<u32> words,
                                  Lanes lanes, float threshold, int decays) {
     __shared__ Tiles tiles;
-    Scan at = wide_scan_of(lanes);
-    float decay = clamp_decay(beta[(i64)at.n * stride]);
-    Carry c = {initial ? initial[at.lane] : 0.0f, false};
-    if (decays) c.membrane = decay * c.membrane;
-    Out<float> x = state + at.first;
-    Span span = {0, lanes.steps};
-    auto take = [&](Chunk& now, int t) {
-        u32 kept = block_chunk(c, now, decay, threshold, at.live);
-        store_spikes(words, kept, at, t, span, lanes);
-    };
-    auto finish = [&](const Chunk& done, float, float, int t) { store_chunk<1>(x, done, t, span, lanes.width, at.live); };
-    relay(tiles, x, lanes, take, finish);
+    block_walk(&tiles, wide_scan_of(lanes), state, beta, stride, initial, words, lanes, threshold, decays);
 }
 
 // The gradient on the spikes summed once and twice, and lambda, of the step after.
 struct Back {
     float once, twice, lam;
 };
-// What becomes of all three over a span is linear in them: of `once`, that on lambda and, by the steps, that on `twice`;
-// of `twice` and lambda those on lambda.
+// What becomes of all three over a span is linear in them: of `once`, that on lambda and, by the steps, that on
+// `twice`; of `twice` and lambda those on lambda.
 struct Responses {
     float once, twice, lam;
 };

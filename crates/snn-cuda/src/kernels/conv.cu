@@ -5,9 +5,10 @@ struct Conv {
     int height, width, channels, kernel, kernel_width, stride, padding, padding_width, rows, columns;
 };
 
-// The patches of some maps from `first_map` on, one row of taps by channels for each output position. `lanes` neighbouring
-// threads have one position. The taps of a kernel row lie side by side in the map as in the patch.
-template <class Value> DEVICE void gather(Conv conv, i64 first_map, i64 positions, int lanes, Out<float> patches, Value value) {
+// The patches of some maps from `first_map` on, one row of taps by channels for each output position. `lanes`
+// neighbouring threads have one position. The taps of a kernel row lie side by side in the map as in the patch.
+template <class Value> DEVICE void gather(Conv conv, i64 first_map, i64 positions, int lanes, Out<float> patches,
+                                          Value value) {
     i64 thread = global_thread();
     i64 position = thread / lanes;
     if (position >= positions) return;
@@ -34,7 +35,8 @@ KERNEL gather_dense(In<float> input, Out<float> patches, Conv conv, i64 first_ma
     gather(conv, first_map, positions, lanes, patches, [&](i64 map, int unit) { return input[map * units + unit]; });
 }
 
-KERNEL gather_spikes(In<u32> words, int planes, i64 rows, int per_row, Out<float> patches, Conv conv, i64 first_map, i64 positions, int lanes) {
+KERNEL gather_spikes(In<u32> words, int planes, i64 rows, int per_row, Out<float> patches, Conv conv, i64 first_map,
+                     i64 positions, int lanes) {
     gather(conv, first_map, positions, lanes, patches,
            [&](i64 map, int unit) { return (float)spike_count(words, planes, rows, per_row, map, unit); });
 }
@@ -47,15 +49,17 @@ KERNEL scatter_patches(In<float> patches, Out<float> grad_input, Conv conv, i64 
     int c = (int)(i - place * conv.channels);
     int x = (int)(place - line * conv.width) + conv.padding_width, y = (int)(line - map * conv.height) + conv.padding;
     // Output rows whose kernel lies over the unit.
-    int top = max(0, (y - conv.kernel + conv.stride) / conv.stride), bottom = min(conv.rows - 1, y / conv.stride);
-    int left = max(0, (x - conv.kernel_width + conv.stride) / conv.stride), right = min(conv.columns - 1, x / conv.stride);
+    int top = max(0, (y - conv.kernel + conv.stride) / conv.stride);
+    int left = max(0, (x - conv.kernel_width + conv.stride) / conv.stride);
+    int bottom = min(conv.rows - 1, y / conv.stride), right = min(conv.columns - 1, x / conv.stride);
     i64 fan = (i64)conv.kernel * conv.kernel_width * conv.channels;
     float sum = 0.0f;
     for (int oy = top; oy <= bottom; ++oy) {
         int ky = y - oy * conv.stride;
         for (int ox = left; ox <= right; ++ox) {
-            int kx = x - ox * conv.stride;
-            sum += patches[((map * conv.rows + oy) * conv.columns + ox) * fan + (ky * conv.kernel_width + kx) * conv.channels + c];
+            int tap = ky * conv.kernel_width + x - ox * conv.stride;
+            i64 position = (map * conv.rows + oy) * conv.columns + ox;
+            sum += patches[position * fan + (i64)tap * conv.channels + c];
         }
     }
     grad_input[first_map * conv.height * conv.width * conv.channels + i] = sum;

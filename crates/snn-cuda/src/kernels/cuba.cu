@@ -1,4 +1,5 @@
-// Current-based neurons: one thread a lane, or a block for each sample whose neurons feed each other.
+// Current-based neurons: one thread a lane, or few lanes a block of threads; neurons that feed each other are a block
+// for each sample.
 
 struct Carry {
     float s, v;
@@ -21,6 +22,27 @@ DEVICE float cuba_threshold(In<float> threshold, int stride, int n) {
     return threshold ? fmaxf(threshold[(i64)n * stride], 0.0f) : __int_as_float(0x7f800000);
 }
 
+DEVICE void cuba_walk(Tiles* tiles, Scan at, Out<float> state, Filters f, float threshold, Out<float> synaptic,
+                      Out<u32> words, Lanes lanes, int blocked) {
+    Out<float> trace = synaptic + at.first;
+    bool traced = synaptic ? true : false, fires = words ? true : false;
+    Span span = {0, lanes.steps};
+    Carry c = {0.0f, 0.0f, 0};
+    walk(tiles, at, lanes, state + at.first, [&](Chunk& now, int t) {
+        Chunk s;
+        u32 kept = 0;
+#pragma unroll
+        for (int j = 0; j < CHUNK; ++j) {
+            float over;
+            now.x[j] = cuba_step(c, now.x[j], f, threshold, blocked, over);
+            s.x[j] = c.s;
+            kept = keep_spikes(kept, j, at.live && over > 0.0f);
+        }
+        if (traced) store_chunk<1>(trace, s, t, span, lanes.width, at.live);
+        if (fires) store_spikes(words, kept, at, t, lanes);
+    });
+}
+
 BLOCK_KERNEL cuba_forward(Out<float> state, In<float> alpha, int alpha_stride, In<float> beta, int beta_stride, int map,
                           In<float> threshold, int threshold_stride, Out<float> synaptic, Out<u32> words, Lanes lanes,
                           int blocked) {
@@ -28,26 +50,16 @@ BLOCK_KERNEL cuba_forward(Out<float> state, In<float> alpha, int alpha_stride, I
     if (at.b >= lanes.batch) return;
     Filters f = filters_of(alpha, alpha_stride, beta, beta_stride, map, at.n);
     float theta = cuba_threshold(threshold, threshold_stride, at.n);
-    Out<float> x = state + at.first, trace = synaptic + at.first;
-    bool traced = synaptic ? true : false, fires = words ? true : false;
-    Span span = {0, lanes.steps};
-    Carry c = {0.0f, 0.0f, 0};
-    Chunk next = load_chunk<1>(x, 0, span, lanes.width);
-    for (int t = 0; t < lanes.steps; t += CHUNK) {
-        Chunk now = next, s;
-        next = load_chunk<1>(x, t + CHUNK, span, lanes.width);
-        u32 kept = 0;
-#pragma unroll
-        for (int j = 0; j < CHUNK; ++j) {
-            float over;
-            now.x[j] = cuba_step(c, now.x[j], f, theta, blocked, over);
-            s.x[j] = c.s;
-            kept = keep_spikes(kept, j, at.live && over > 0.0f);
-        }
-        store_chunk<1>(x, now, t, span, lanes.width, at.live);
-        if (traced) store_chunk<1>(trace, s, t, span, lanes.width, at.live);
-        if (fires) store_spikes(words, kept, at, t, span, lanes);
-    }
+    cuba_walk(nullptr, at, state, f, theta, synaptic, words, lanes, blocked);
+}
+BLOCK_KERNEL cuba_forward_relay(Out<float> state, In<float> alpha, int alpha_stride, In<float> beta, int beta_stride,
+                                int map, In<float> threshold, int threshold_stride, Out<float> synaptic, Out<u32> words,
+                                Lanes lanes, int blocked) {
+    __shared__ Tiles tiles;
+    Scan at = wide_scan_of(lanes);
+    Filters f = filters_of(alpha, alpha_stride, beta, beta_stride, map, at.n);
+    float theta = cuba_threshold(threshold, threshold_stride, at.n);
+    cuba_walk(&tiles, at, state, f, theta, synaptic, words, lanes, blocked);
 }
 
 // The constants of every neuron as recurrent scans read them, [5, N]: alpha, beta, gain, threshold, 1 / gain.
@@ -82,7 +94,8 @@ DEVICE Neuron neuron_of(In<float> constants, int n, int width) {
 // neuron if a thread has several.
 template <class Work>
 DEVICE void cuba_feed(Work work, Out<float> state, In<float> constants, In<float> weight, In<float> bias,
-                      Out<float> synaptic, bool traced, Out<u32> words, bool fires, Lanes lanes, int blocked, int relu) {
+                      Out<float> synaptic, bool traced, Out<u32> words, bool fires, Lanes lanes, int blocked,
+                      int relu) {
     int width = lanes.width, row_words = words_of(width), thread = threadIdx.x, threads = blockDim.x;
     bool single = width <= threads;
     Work values = work + 2 * row_words, kept = values + (relu ? 2 * width : 0);
@@ -171,7 +184,7 @@ BLOCK_KERNEL cuba_gates(In<float> state, In<float> threshold, int stride, Out<u3
             wait = wait > 0 ? wait - 1 : 0;
             if (now.x[j] > theta) wait = blocked;
         }
-        store_spikes(gates, kept, at, t, span, lanes);
+        store_spikes(gates, kept, at, t, lanes);
     }
 }
 
@@ -181,8 +194,8 @@ struct Back {
     float alpha, beta, threshold, sum;
 };
 // One step back, u of it and of the step before; `g` and `gv` are the gradients on spike and membrane after the reset.
-DEVICE float cuba_back(Back& c, Filters f, float inverse, float threshold, float u, float before, float trace, bool taken,
-                       float slope, float g, float gv) {
+DEVICE float cuba_back(Back& c, Filters f, float inverse, float threshold, float u, float before, float trace,
+                       bool taken, float slope, float g, float gv) {
     bool fired = u - threshold > 0.0f;
     float d = slope * g;
     c.threshold -= d;
@@ -202,7 +215,9 @@ DEVICE void store_back(Back c, i64 lane, int n, float threshold, In<float> alpha
     if (grad_threshold) grad_threshold[lane] = threshold > 0.0f ? c.threshold : 0.0f;
     if (current_sum) current_sum[lane] = c.sum;
 }
-DEVICE bool taken_at(In<u32> gates, i64 row, int row_words, int n) { return gates[row * row_words + n / 32] >> (n % 32) & 1u; }
+DEVICE bool taken_at(In<u32> gates, i64 row, int row_words, int n) {
+    return gates[row * row_words + n / 32] >> (n % 32) & 1u;
+}
 
 KERNEL cuba_backward(In<float> state, In<float> alpha, int alpha_stride, In<float> beta, int beta_stride, int map,
                      In<float> threshold, int threshold_stride, In<float> synaptic, In<u32> gates, In<float> membrane,
@@ -314,7 +329,8 @@ DEVICE void cuba_feed_back(Work work, In<float> state, In<float> constants, In<f
                 }
                 if (relu) gv += u > 0.0f && over <= 0.0f ? back[0] : 0.0f;
                 else g += back[0];
-                float q = cuba_back(c, neuron.f, neuron.inverse, neuron.threshold, u, before, trace, taken, slope[0], g, gv);
+                float q = cuba_back(c, neuron.f, neuron.inverse, neuron.threshold, u, before, trace, taken, slope[0],
+                                    g, gv);
                 grad[row + n] = q;
                 work[now * width + n] = q;
                 if (single) {
@@ -334,7 +350,8 @@ DEVICE void cuba_feed_back(Work work, In<float> state, In<float> constants, In<f
 }
 template <class Work> DEVICE Back back_of(Work work, int n, int width) {
     Work kept = work + 2 * width;
-    return {kept[n], kept[width + n], kept[2 * width + n], kept[3 * width + n], kept[4 * width + n], kept[5 * width + n]};
+    return {kept[n], kept[width + n], kept[2 * width + n], kept[3 * width + n], kept[4 * width + n],
+            kept[5 * width + n]};
 }
 
 BLOCK_KERNEL cuba_recurrent_backward(In<float> state, In<float> constants, In<float> transposed, In<float> alpha,
@@ -361,7 +378,8 @@ BLOCK_KERNEL cuba_recurrent_backward(In<float> state, In<float> constants, In<fl
     if (threadIdx.y > 0) return;
     for (int n = threadIdx.x; n < width; n += blockDim.x) {
         if (width > (int)blockDim.x) own = scratch ? back_of(work, n, width) : back_of(shared, n, width);
-        store_back(own, (i64)blockIdx.x * width + n, n, constants[3 * width + n], alpha, alpha_stride, beta, beta_stride,
+        store_back(own, (i64)blockIdx.x * width + n, n, constants[3 * width + n], alpha, alpha_stride, beta,
+                   beta_stride,
                    map, grad_alpha, grad_beta, grad_threshold, current_sum);
     }
 }

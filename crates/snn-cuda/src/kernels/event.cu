@@ -1,15 +1,16 @@
 // Event-driven neurons, and spike trains.
 //
 // Every neuron is a thread that walks the events its site sees: a dense layer is one site, which all events reach, a
-// convolution has a site for each output position. Sums over events go by lists of them in a fixed order, which a stable
-// sort makes.
+// convolution has a site for each output position. Sums over events go by lists of them in a fixed order, which a
+// stable sort makes.
 
 // As snn_core::shape::Conv; `rows` and `columns` are of the output.
 struct Conv {
     int height, width, channels, kernel, kernel_width, stride, padding, padding_width, rows, columns;
 };
 
-// Samples, sites, neurons of each site, spikes after which a neuron is finished, and how many of them there is room for.
+// Samples, sites, neurons of each site, spikes after which a neuron is finished, and how many of them there is room
+// for.
 struct Layer {
     int batch, sites, lanes;
     u32 capacity;
@@ -43,7 +44,8 @@ DEVICE u32 warp_prefix(u32 value) {
     return value;
 }
 
-// The sum of what comes before each entry of its block of 256, one entry more than there are values, and that of the block.
+// The sum of what comes before each entry of its block of 256, one entry more than there are values, and that of the
+// block.
 BLOCK_KERNEL prefix_sums(In<u32> values, Out<u32> sums, Out<u32> totals, i64 len) {
     __shared__ u32 warps[8];
     i64 i = global_thread();
@@ -153,7 +155,8 @@ DEVICE u32 arrivals(Conv conv, int site, i64 from, i64 to, In<u32> units, In<flo
 }
 
 // How many events each site sees; a warp for each.
-BLOCK_KERNEL count_arrivals(In<u32> offsets, In<u32> units, In<float> times, Out<u32> counts, Conv conv, int batch, float end) {
+BLOCK_KERNEL count_arrivals(In<u32> offsets, In<u32> units, In<float> times, Out<u32> counts, Conv conv, int batch,
+                            float end) {
     int sites = conv.rows * conv.columns;
     i64 i = global_thread() / 32;
     if (i >= (i64)batch * sites) return;
@@ -164,7 +167,8 @@ BLOCK_KERNEL count_arrivals(In<u32> offsets, In<u32> units, In<float> times, Out
 
 // Lists them, site after site: the row of their weights and their time. `places` receives where each event stands for
 // each tap, plus 1.
-BLOCK_KERNEL list_arrivals(In<u32> offsets, In<u32> units, In<float> times, In<u32> from, Out<u32> rows, Out<float> seen, Out<u32> places, Conv conv, int batch, float end) {
+BLOCK_KERNEL list_arrivals(In<u32> offsets, In<u32> units, In<float> times, In<u32> from, Out<u32> rows,
+                           Out<float> seen, Out<u32> places, Conv conv, int batch, float end) {
     int sites = conv.rows * conv.columns, taps = conv.kernel * conv.kernel_width;
     i64 i = global_thread() / 32;
     if (i >= (i64)batch * sites) return;
@@ -186,9 +190,11 @@ KERNEL count_events(In<u32> offsets, In<float> times, Out<u32> from, Out<u32> co
     counts[b] = (u32)count_below<float>(times, offsets[b], offsets[b + 1], end);
 }
 
-// Between the events that a site sees: the decay since the one before, 0 for the first; the end of what a spike may come
-// in, the next event or the end of time; and the growth until then. A block has a site. `places` is filled if it is there.
-KERNEL event_decays(In<u32> from, In<u32> counts, In<float> times, Out<float> decays, Out<float> reaches, Out<float> limits, Out<u32> places, float end, float rate) {
+// Between the events that a site sees: the decay since the one before, 0 for the first; the end of what a spike may
+// come in, the next event or the end of time; and the growth until then. A block has a site. `places` is filled if it
+// is there.
+KERNEL event_decays(In<u32> from, In<u32> counts, In<float> times, Out<float> decays, Out<float> reaches,
+                    Out<float> limits, Out<u32> places, float end, float rate) {
     u32 first = from[blockIdx.x], count = counts[blockIdx.x];
     for (u32 k = threadIdx.x; k < count; k += blockDim.x) {
         u32 at = first + k;
@@ -209,7 +215,8 @@ static const int STEPS = 8;
 struct Steps {
     float weight[STEPS], decay[STEPS], reach[STEPS];
 };
-DEVICE Steps load_steps(In<float> weight, In<u32> rows, In<float> decays, In<float> reaches, i64 from, i64 to, int lanes) {
+DEVICE Steps load_steps(In<float> weight, In<u32> rows, In<float> decays, In<float> reaches, i64 from, i64 to,
+                        int lanes) {
     Steps steps;
     u32 row[STEPS];
 #pragma unroll
@@ -238,7 +245,8 @@ struct Fired {
 };
 // Calls are rare, and the code is long: so it stands once. `times` and `slopes` have room for `slots` spikes, `stride`
 // entries apart.
-static __device__ __attribute__((noinline)) Fired fire(Interval at, Constants k, Fired state, u32 capacity, u32 slots, i64 stride, Out<float> times, Out<float> slopes) {
+static __device__ __attribute__((noinline)) Fired fire(Interval at, Constants k, Fired state, u32 capacity, u32 slots,
+                                                       i64 stride, Out<float> times, Out<float> slopes) {
     double slow = at.slow, last = at.now;
     bool first = true;
     while (true) {
@@ -265,9 +273,11 @@ static __device__ __attribute__((noinline)) Fired fire(Interval at, Constants k,
     return state;
 }
 
-// The spikes of every neuron: their number, and as many as there is room for, [B, slots, N]. `most` receives the largest
-// number if there was not room enough.
-KERNEL event_forward(In<float> weight, In<u32> rows, In<float> times, In<float> decays, In<float> reaches, In<float> limits, In<u32> from, In<u32> counts, Out<u32> fired, Out<float> fired_times, Out<float> fired_slopes, Out<u32> most, Layer layer, double tau, double c, double d) {
+// The spikes of every neuron: their number, and as many as there is room for, [B, slots, N]. `most` receives the
+// largest number if there was not room enough.
+KERNEL event_forward(In<float> weight, In<u32> rows, In<float> times, In<float> decays, In<float> reaches,
+                     In<float> limits, In<u32> from, In<u32> counts, Out<u32> fired, Out<float> fired_times,
+                     Out<float> fired_slopes, Out<u32> most, Layer layer, double tau, double c, double d) {
     i64 i = global_thread();
     int width = width_of(layer);
     i64 b = i / width;
@@ -297,11 +307,10 @@ KERNEL event_forward(In<float> weight, In<u32> rows, In<float> times, In<float> 
             if (at + j < to && exists && (above || state.slow <= peak)) {
                 double most_y = (double)reach * (1.0 + ROUNDING);
                 Interval interval = {times[at + j], limits[at + j], most_y, fast, state.slow};
-                state = fire(interval, constants, state, layer.capacity, layer.slots, width, fired_times + slot, fired_slopes + slot);
-                if (state.spikes == layer.capacity) {
-                    // The neuron is finished.
-                    at = to;
-                }
+                state = fire(interval, constants, state, layer.capacity, layer.slots, width, fired_times + slot,
+                             fired_slopes + slot);
+                // Then the neuron is finished.
+                if (state.spikes == layer.capacity) at = to;
             }
         }
     }
@@ -310,7 +319,8 @@ KERNEL event_forward(In<float> weight, In<u32> rows, In<float> times, In<float> 
 }
 
 // Sample and time of every spike as the key of a sort; the bits of numbers that are not negative are in their order.
-KERNEL spike_keys(In<u32> fired, In<u32> starts, In<float> fired_times, Out<double> keys, Out<u32> slots, i64 len, Layer layer) {
+KERNEL spike_keys(In<u32> fired, In<u32> starts, In<float> fired_times, Out<double> keys, Out<u32> slots, i64 len,
+                  Layer layer) {
     i64 i = global_thread();
     if (i >= len) return;
     int width = width_of(layer);
@@ -323,7 +333,8 @@ KERNEL spike_keys(In<u32> fired, In<u32> starts, In<float> fired_times, Out<doub
     slots[place] = (u32)i;
 }
 
-KERNEL write_spikes(In<u32> slots, In<float> fired_times, In<float> fired_slopes, Out<float> times, Out<u32> units, Out<float> slopes, i64 len, int width) {
+KERNEL write_spikes(In<u32> slots, In<float> fired_times, In<float> fired_slopes, Out<float> times, Out<u32> units,
+                    Out<float> slopes, i64 len, int width) {
     i64 e = global_thread();
     if (e >= len) return;
     u32 slot = slots[e];
@@ -332,10 +343,12 @@ KERNEL write_spikes(In<u32> slots, In<float> fired_times, In<float> fired_slopes
     units[e] = slot % (u32)width;
 }
 
-// Sends the gradients of a neuron's spikes through its resets, in place, and gives what each spike does to the traces on
-// the way back: what it adds to the slow and the fast one, as of the last of the events `before` it. `own_from` and
+// Sends the gradients of a neuron's spikes through its resets, in place, and gives what each spike does to the traces
+// on the way back: what it adds to the slow and the fast one, as of the last of the events `before` it. `own_from` and
 // `own_to` receive which entries of the sorted list are the neuron's.
-KERNEL event_resets(In<double> keys, In<u32> list, In<float> times, In<float> slopes, In<u32> from, In<u32> counts, In<float> seen, Out<float> grad, Out<u32> before, Out<float> slow, Out<float> fast, Out<u32> own_from, Out<u32> own_to, i64 len, Layer layer, double tau, double drop, float least) {
+KERNEL event_resets(In<double> keys, In<u32> list, In<float> times, In<float> slopes, In<u32> from, In<u32> counts,
+                    In<float> seen, Out<float> grad, Out<u32> before, Out<float> slow, Out<float> fast,
+                    Out<u32> own_from, Out<u32> own_to, i64 len, Layer layer, double tau, double drop, float least) {
     i64 i = global_thread();
     int width = width_of(layer);
     i64 b = i / width;
@@ -365,7 +378,9 @@ KERNEL event_resets(In<double> keys, In<u32> list, In<float> times, In<float> sl
 
 // Walks back over the events [low, high) of all sites: every neuron writes what it has at each of them, for the weights
 // and for the times of the events. The traces and the next spike stay between calls.
-KERNEL event_traces(In<u32> from, In<u32> counts, In<float> decays, In<u32> before, In<float> slow, In<float> fast, In<u32> own_from, Out<u32> own_to, Out<float> slow_state, Out<float> fast_state, Out<float> on_weight, Out<float> on_time, i64 low, i64 high, Layer layer) {
+KERNEL event_traces(In<u32> from, In<u32> counts, In<float> decays, In<u32> before, In<float> slow, In<float> fast,
+                    In<u32> own_from, Out<u32> own_to, Out<float> slow_state, Out<float> fast_state,
+                    Out<float> on_weight, Out<float> on_time, i64 low, i64 high, Layer layer) {
     i64 i = global_thread();
     int width = width_of(layer);
     i64 b = i / width;
@@ -403,9 +418,10 @@ KERNEL event_traces(In<u32> from, In<u32> counts, In<float> decays, In<u32> befo
     own_to[i] = next;
 }
 
-// Sums what the neurons have at events over those of each channel, a part of them for each thread: [parts, taps, channels,
-// lanes].
-KERNEL event_weight_grad(In<double> keys, In<u32> list, In<u32> places, In<float> on_weight, Out<float> sums, i64 len, i64 low, i64 high, int parts, int taps, int channels, int lanes) {
+// Sums what the neurons have at events over those of each channel, a part of them for each thread: [parts, taps,
+// channels, lanes].
+KERNEL event_weight_grad(In<double> keys, In<u32> list, In<u32> places, In<float> on_weight, Out<float> sums, i64 len,
+                         i64 low, i64 high, int parts, int taps, int channels, int lanes) {
     i64 i = global_thread();
     i64 row = i / lanes, group = row / channels;
     int lane = (int)(i - row * lanes), c = (int)(row - group * channels), tap = (int)(group % taps);
@@ -423,7 +439,8 @@ KERNEL event_weight_grad(In<double> keys, In<u32> list, In<u32> places, In<float
 }
 
 // The gradient on the times of the events; a warp for each.
-BLOCK_KERNEL event_input_grad(In<float> weight, In<u32> units, In<u32> places, In<float> on_time, Out<float> grad_input, i64 len, i64 low, i64 high, int taps, int channels, int lanes, float tau) {
+BLOCK_KERNEL event_input_grad(In<float> weight, In<u32> units, In<u32> places, In<float> on_time, Out<float> grad_input,
+                              i64 len, i64 low, i64 high, int taps, int channels, int lanes, float tau) {
     i64 e = global_thread() / 32;
     if (e >= len) return;
     int c = (int)(units[e] % (u32)channels);
@@ -441,16 +458,19 @@ BLOCK_KERNEL event_input_grad(In<float> weight, In<u32> units, In<u32> places, I
 
 // Spike trains.
 
-// Events ascend in time already, so that only those at one instant may change places: `targets` and `kept` are the unit of
-// each in the output, and whether there is one; `starts` counts those that are kept before each.
-KERNEL merge_trains(In<u32> offsets, In<float> times, In<u32> targets, In<u32> kept, In<u32> starts, Out<float> out_times, Out<u32> out_units, Out<u32> source, i64 len, int batch) {
+// Events ascend in time already, so that only those at one instant may change places: `targets` and `kept` are the unit
+// of each in the output, and whether there is one; `starts` counts those that are kept before each.
+KERNEL merge_trains(In<u32> offsets, In<float> times, In<u32> targets, In<u32> kept, In<u32> starts,
+                    Out<float> out_times, Out<u32> out_units, Out<u32> source, i64 len, int batch) {
     i64 e = global_thread();
     if (e >= len || kept[e] == 0) return;
     int b = sample_of(offsets, batch, e);
     i64 from = offsets[b], to = offsets[b + 1], first = e, rank = 0;
     float time = times[e];
     u32 unit = targets[e];
-    for (; first > from && times[first - 1] == time; --first) rank += kept[first - 1] != 0 && targets[first - 1] <= unit;
+    for (; first > from && times[first - 1] == time; --first) {
+        rank += kept[first - 1] != 0 && targets[first - 1] <= unit;
+    }
     for (i64 k = e + 1; k < to && times[k] == time; ++k) rank += kept[k] != 0 && targets[k] < unit;
     i64 place = starts[first] + rank;
     out_times[place] = time;
@@ -466,7 +486,8 @@ KERNEL merge_trains_grad(In<u32> source, In<float> grad, Out<float> grad_input, 
 static const int FIRST_SPIKE = 0, FIRST_TIME = 1, COUNT = 2, DECAY = 3, EXACT_DECAY = 4;
 
 // `list` has the events of each neuron in order.
-KERNEL read_trains(In<double> keys, In<u32> list, In<float> times, Out<float> values, i64 len, i64 neurons, int kind, float constant) {
+KERNEL read_trains(In<double> keys, In<u32> list, In<float> times, Out<float> values, i64 len, i64 neurons, int kind,
+                   float constant) {
     i64 i = global_thread();
     if (i >= neurons) return;
     Own own = own_of(keys, len, i);
@@ -485,7 +506,8 @@ KERNEL read_trains(In<double> keys, In<u32> list, In<float> times, Out<float> va
     values[i] = value;
 }
 
-KERNEL read_trains_grad(In<double> keys, In<u32> list, In<float> times, In<float> grad_values, Out<float> grad, i64 len, i64 neurons, int kind, float constant) {
+KERNEL read_trains_grad(In<double> keys, In<u32> list, In<float> times, In<float> grad_values, Out<float> grad, i64 len,
+                        i64 neurons, int kind, float constant) {
     i64 i = global_thread();
     if (i >= neurons) return;
     Own own = own_of(keys, len, i);
@@ -501,7 +523,8 @@ KERNEL read_trains_grad(In<double> keys, In<u32> list, In<float> times, In<float
 }
 
 // A block has a sample.
-BLOCK_KERNEL spike_time_loss(In<double> keys, In<u32> list, In<float> times, In<float> targets, Out<float> losses, Out<float> grad, i64 len, int width, int slots, float missing) {
+BLOCK_KERNEL spike_time_loss(In<double> keys, In<u32> list, In<float> times, In<float> targets, Out<float> losses,
+                             Out<float> grad, i64 len, int width, int slots, float missing) {
     float loss = 0.0f;
     for (int n = threadIdx.x; n < width; n += blockDim.x) {
         i64 neuron = (i64)blockIdx.x * width + n;

@@ -1,7 +1,7 @@
 // What fitting recorded neurons needs: currents from inputs of their own, and distances of spike trains.
 
-// Steps that a thread of `own_current` has, in a window of inputs that it moves over the taps; a block has 32 neurons and
-// 8 such groups of steps.
+// Steps that a thread of `own_current` has, in a window of inputs that it moves over the taps; a block has 32 neurons
+// and 8 such groups of steps.
 static const int GROUP = 8;
 
 KERNEL own_current(In<float> x, In<float> weight, In<float> bias, Out<float> out, Lanes lanes, int taps) {
@@ -34,8 +34,8 @@ KERNEL own_current(In<float> x, In<float> weight, In<float> bias, Out<float> out
     }
 }
 
-// Sums over `share` of the tiles of `length` steps that samples consist of, [chunks, taps + 1, N], the last row being that
-// of the bias. A thread has GROUP taps of a neuron, a block 8 times as many of 32 neurons.
+// Sums over `share` of the tiles of `length` steps that samples consist of, [chunks, taps + 1, N], the last row being
+// that of the bias. A thread has GROUP taps of a neuron, a block 8 times as many of 32 neurons.
 KERNEL own_current_grad(In<float> x, In<float> grad, Out<float> parts, Lanes lanes, int taps, int length, int share) {
     int words = words_of(lanes.width), tap_blocks = (taps + 8 * GROUP - 1) / (8 * GROUP);
     int n = (int)(blockIdx.x % words) * 32 + threadIdx.x;
@@ -78,7 +78,8 @@ KERNEL own_current_grad(In<float> x, In<float> grad, Out<float> parts, Lanes lan
     if (first == 0) mine[(i64)taps * lanes.width] = bias;
 }
 
-KERNEL own_current_sum(In<float> parts, Out<float> grad_weight, Out<float> grad_bias, i64 chunks, i64 weights, int width) {
+KERNEL own_current_sum(In<float> parts, Out<float> grad_weight, Out<float> grad_bias, i64 chunks, i64 weights,
+                       int width) {
     i64 i = global_thread();
     if (i >= weights + width) return;
     float sum = 0.0f;
@@ -106,10 +107,11 @@ DEVICE int first_maximum(In<u32> words, int planes, i64 rows, int per_row, i64 r
     return first;
 }
 
-// Filters a lane on the grid, y [B, G, N], sums its squares, [B, N], and goes back: `grad` receives the gradient without
-// the factor that needs the sums of all samples.
-KERNEL van_rossum_filter(In<u32> spikes, int planes, In<u32> target, int target_planes, Out<float> y, Out<double> squares,
-                         Out<float> grad, Lanes lanes, int grid_steps, Raster raster, float decay) {
+// Filters a lane on the grid, y [B, G, N], sums its squares, [B, N], and goes back: `grad` receives the gradient
+// without the factor that needs the sums of all samples.
+KERNEL van_rossum_filter(In<u32> spikes, int planes, In<u32> target, int target_planes, Out<float> y,
+                         Out<double> squares, Out<float> grad, Lanes lanes, int grid_steps, Raster raster,
+                         float decay) {
     Scan at = scan_of(lanes);
     if (at.b >= lanes.batch || !at.live) return;
     int per_row = words_of(lanes.width), window = raster.window;
@@ -126,7 +128,8 @@ KERNEL van_rossum_filter(In<u32> spikes, int planes, In<u32> target, int target_
             int step = t + j, count = 0;
             now.x[j] = 0.0f;
             if (step >= grid_steps) continue;
-            if (raster.pool) first_maximum(spikes, planes, rows, per_row, row + (i64)step * window, window, at.n, count);
+            i64 from = row + (i64)step * window;
+            if (raster.pool) first_maximum(spikes, planes, rows, per_row, from, window, at.n, count);
             else if (step % window == 0) count = spike_count(spikes, planes, rows, per_row, row + step / window, at.n);
             count -= spike_count(target, target_planes, grid_rows, per_row, grid_row + step, at.n);
             now.x[j] = (float)count;
@@ -152,7 +155,8 @@ KERNEL van_rossum_filter(In<u32> spikes, int planes, In<u32> target, int target_
             if (step < 0) continue;
             held = decay * held + now.x[j];
             if (raster.pool) {
-                int most, first = first_maximum(spikes, planes, rows, per_row, row + (i64)step * window, window, at.n, most);
+                i64 from = row + (i64)step * window;
+                int most, first = first_maximum(spikes, planes, rows, per_row, from, window, at.n, most);
                 for (int k = 0; k < window; ++k) out[((i64)step * window + k) * lanes.width] = k == first ? held : 0.0f;
             } else if (step % window == 0) {
                 out[(i64)(step / window) * lanes.width] = held;

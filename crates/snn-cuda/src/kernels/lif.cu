@@ -33,52 +33,32 @@ template <int KIND> DEVICE u32 lif_chunk(Carry& c, Chunk& now, float beta, float
 }
 
 template <int KIND>
-DEVICE void lif_walk(Scan at, Lanes lanes, Out<float> x, Out<u32> words, float beta, Carry c, float threshold) {
-    Span span = {0, lanes.steps};
-    Chunk next = load_chunk<1>(x, 0, span, lanes.width);
-    for (int t = 0; t < lanes.steps; t += CHUNK) {
-        Chunk now = next;
-        next = load_chunk<1>(x, t + CHUNK, span, lanes.width);
+DEVICE void lif_walk(Tiles* tiles, Scan at, Lanes lanes, Out<float> x, Out<u32> words, float beta, float membrane,
+                     float threshold) {
+    Carry c = {membrane, false};
+    walk(tiles, at, lanes, x, [&](Chunk& now, int t) {
         u32 kept = lif_chunk<KIND>(c, now, beta, threshold, at.live);
-        store_chunk<1>(x, now, t, span, lanes.width, at.live);
-        if (KIND != INTEGRATOR) store_spikes(words, kept, at, t, span, lanes);
-    }
+        if (KIND != INTEGRATOR) store_spikes(words, kept, at, t, lanes);
+    });
+}
+DEVICE void lif_start(Tiles* tiles, Scan at, Out<float> state, In<float> beta, int stride, In<float> initial,
+                      Out<u32> words, Lanes lanes, int kind, float threshold) {
+    float decay = clamp_decay(beta[(i64)at.n * stride]), membrane = initial ? decay * initial[at.lane] : 0.0f;
+    Out<float> x = state + at.first;
+    if (kind == INTEGRATOR) lif_walk<INTEGRATOR>(tiles, at, lanes, x, words, decay, membrane, threshold);
+    if (kind == MULTI) lif_walk<MULTI>(tiles, at, lanes, x, words, decay, membrane, threshold);
+    if (kind == SINGLE) lif_walk<SINGLE>(tiles, at, lanes, x, words, decay, membrane, threshold);
 }
 
 BLOCK_KERNEL lif_forward(Out<float> state, In<float> beta, int stride, In<float> initial, Out<u32> words, Lanes lanes,
                          int kind, float threshold) {
     Scan at = scan_of(lanes);
-    if (at.b >= lanes.batch) return;
-    float decay = clamp_decay(beta[(i64)at.n * stride]);
-    Carry c = {initial ? decay * initial[at.lane] : 0.0f, false};
-    Out<float> x = state + at.first;
-    if (kind == INTEGRATOR) lif_walk<INTEGRATOR>(at, lanes, x, words, decay, c, threshold);
-    if (kind == MULTI) lif_walk<MULTI>(at, lanes, x, words, decay, c, threshold);
-    if (kind == SINGLE) lif_walk<SINGLE>(at, lanes, x, words, decay, c, threshold);
+    if (at.b < lanes.batch) lif_start(nullptr, at, state, beta, stride, initial, words, lanes, kind, threshold);
 }
-
-template <int KIND>
-DEVICE void lif_relay(Tiles& tiles, Scan at, Lanes lanes, Out<float> x, Out<u32> words, float beta, Carry c,
-                      float threshold) {
-    Span span = {0, lanes.steps};
-    auto take = [&](Chunk& now, int t) {
-        u32 kept = lif_chunk<KIND>(c, now, beta, threshold, at.live);
-        if (KIND != INTEGRATOR) store_spikes(words, kept, at, t, span, lanes);
-    };
-    auto finish = [&](const Chunk& done, float, float, int t) { store_chunk<1>(x, done, t, span, lanes.width, at.live); };
-    relay(tiles, x, lanes, take, finish);
-}
-
 BLOCK_KERNEL lif_forward_relay(Out<float> state, In<float> beta, int stride, In<float> initial, Out<u32> words,
                                Lanes lanes, int kind, float threshold) {
     __shared__ Tiles tiles;
-    Scan at = wide_scan_of(lanes);
-    float decay = clamp_decay(beta[(i64)at.n * stride]);
-    Carry c = {initial ? decay * initial[at.lane] : 0.0f, false};
-    Out<float> x = state + at.first;
-    if (kind == INTEGRATOR) lif_relay<INTEGRATOR>(tiles, at, lanes, x, words, decay, c, threshold);
-    if (kind == MULTI) lif_relay<MULTI>(tiles, at, lanes, x, words, decay, c, threshold);
-    if (kind == SINGLE) lif_relay<SINGLE>(tiles, at, lanes, x, words, decay, c, threshold);
+    lif_start(&tiles, wide_scan_of(lanes), state, beta, stride, initial, words, lanes, kind, threshold);
 }
 
 // The first step above the threshold, of a whole warp together.
@@ -98,8 +78,9 @@ DEVICE int first_crossing(In<float> x, float threshold, Lanes lanes) {
     return first;
 }
 
-// `lam` is the gradient on the current of the step after, 0 after the last. `through` is what the gradient flows through: the threshold (of a multi-spike neuron) or 1 (of a single-spike one) if
-// the reset or mask is attached, 0 if it is not.
+// `lam` is the gradient on the current of the step after, 0 after the last. `through` is what the gradient flows
+// through: the threshold (of a multi-spike neuron) or 1 (of a single-spike one) if the reset or mask is attached, 0 if
+// it is not.
 template <int KIND>
 DEVICE LeakSums lif_back(Scan at, Lanes lanes, Span span, In<float> state, In<float> membrane, bool given,
                          Out<float> grad, float beta, float lam, float threshold, float through, Surrogate surrogate) {
@@ -177,8 +158,8 @@ BLOCK_KERNEL lif_backward(In<float> state, In<float> beta, int stride, In<float>
 
 // The integrator cut in time: every span from nothing, then again with what the later ones leave.
 BLOCK_KERNEL integrator_backward(In<float> state, In<float> beta, int stride, In<float> initial, In<float> membrane,
-                                 Out<float> grad, Out<float> grad_beta, Out<float> grad_initial,
-                                 Out<float> current_sum, Lanes lanes, Surrogate surrogate) {
+                                 Out<float> grad, Out<float> grad_beta, Out<float> grad_initial, Out<float> current_sum,
+                                 Lanes lanes, Surrogate surrogate) {
     Scan at = wide_scan_of(lanes);
     int c = threadIdx.x / 32;
     Span span = cut_of(lanes.steps, c);

@@ -67,7 +67,8 @@ DEVICE void store_silent(i64 row, Out<float> losses, Out<float> grad, int classe
 }
 
 // A target that is no class gives what is not a number.
-BLOCK_KERNEL softmax_cross_entropy(In<float> logits, In<u32> targets, Out<float> losses, Out<float> grad, int batch, int classes) {
+BLOCK_KERNEL softmax_cross_entropy(In<float> logits, In<u32> targets, Out<float> losses, Out<float> grad, int batch,
+                                   int classes) {
     i64 row = warp_row();
     if (row >= batch) return;
     In<float> own = logits + row * classes;
@@ -86,7 +87,8 @@ BLOCK_KERNEL softmax_cross_entropy(In<float> logits, In<u32> targets, Out<float>
     if (warp_lane() == 0) losses[row] = known ? logf(s.sum) - (own[target] - s.top) : scale;
 }
 
-BLOCK_KERNEL soft_cross_entropy(In<float> logits, In<float> targets, Out<float> losses, Out<float> grad, int batch, int classes) {
+BLOCK_KERNEL soft_cross_entropy(In<float> logits, In<float> targets, Out<float> losses, Out<float> grad, int batch,
+                                int classes) {
     i64 row = warp_row();
     if (row >= batch) return;
     In<float> own = logits + row * classes;
@@ -109,7 +111,8 @@ BLOCK_KERNEL soft_cross_entropy(In<float> logits, In<float> targets, Out<float> 
     if (warp_lane() == 0) losses[row] = loss;
 }
 
-BLOCK_KERNEL squared_error(In<float> outputs, In<float> targets, Out<float> losses, Out<float> grad, int batch, int classes) {
+BLOCK_KERNEL squared_error(In<float> outputs, In<float> targets, Out<float> losses, Out<float> grad, int batch,
+                           int classes) {
     i64 row = warp_row();
     if (row >= batch) return;
     float share = 1.0f / (float)classes, scale = 2.0f / (float)((i64)batch * classes), loss = 0.0f;

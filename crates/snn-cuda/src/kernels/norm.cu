@@ -67,7 +67,8 @@ BLOCK_KERNEL sum_squares(In<float> x, In<float> mean, Out<float> sums, i64 rows,
 }
 
 // Softmax over each row, from its maximum and the sum of its exponentials.
-BLOCK_KERNEL sum_softmax(In<float> x, In<float> top, In<float> total, Out<float> sums, i64 rows, i64 per_part, int width, int columns) {
+BLOCK_KERNEL sum_softmax(In<float> x, In<float> top, In<float> total, Out<float> sums, i64 rows, i64 per_part,
+                         int width, int columns) {
     Part part = part_of(rows, per_part, width, columns);
     sum_part<float>(
         part, columns, [&](i64 row) { return expf(x[row * width + part.column] - top[row]) / total[row]; },
@@ -97,7 +98,8 @@ KERNEL inverse_deviations(In<float> variance, Out<float> inverse, int channels, 
     if (c < channels) inverse[c] = (float)(1.0 / sqrt((double)variance[c] + eps));
 }
 
-KERNEL normalise_channels(In<float> mean, In<float> inverse, In<float> gain, In<float> offset, Out<float> x, Out<float> normalised, i64 len, int channels) {
+KERNEL normalise_channels(In<float> mean, In<float> inverse, In<float> gain, In<float> offset, Out<float> x,
+                          Out<float> normalised, i64 len, int channels) {
     i64 i = global_thread();
     if (i >= len) return;
     int c = (int)(i % channels);
@@ -106,7 +108,8 @@ KERNEL normalise_channels(In<float> mean, In<float> inverse, In<float> gain, In<
     x[i] = gain[c] * h + offset[c];
 }
 
-KERNEL normalise_channels_grad(In<float> gain, In<float> inverse, In<float> grad_gain, In<float> grad_offset, In<float> grad, Out<float> normalised, i64 len, int channels, double share) {
+KERNEL normalise_channels_grad(In<float> gain, In<float> inverse, In<float> grad_gain, In<float> grad_offset,
+                               In<float> grad, Out<float> normalised, i64 len, int channels, double share) {
     i64 i = global_thread();
     if (i >= len) return;
     int c = (int)(i % channels);

@@ -1,5 +1,5 @@
-// Parallel neurons: filters and firing, one thread a lane, or few lanes a block of threads. Firing looks at most two steps
-// back, so that lanes can be cut in time where there are no filters; their adjoint, cut in time, goes on its own.
+// Parallel neurons: filters and firing, one thread a lane, or few lanes a block of threads. Firing looks at most two
+// steps back, so that lanes can be cut in time where there are no filters; their adjoint, cut in time, goes on its own.
 
 static const int NOTHING = 0, THRESHOLD = 1, DELTA = 2, BERNOULLI = 3, GUMBEL = 4;
 static const int IDENTITY = 0, SIGMOID = 1, TANH = 2, RELU_TANH = 3;
@@ -57,10 +57,10 @@ DEVICE Chunk noise_chunk(In<float> noise, Draws draws, bool drawn, Scan at, int 
     return chunk;
 }
 
-// Spikes of the steps from t on. `past` is the membrane of the step before, `before` p of what was seen then, and becomes
-// that of the last step.
+// Spikes of the steps from t on. `past` is the membrane of the step before, `before` p of what was seen then, and
+// becomes that of the last step.
 template <int GENERATOR>
-DEVICE void fire_chunk(Scan at, Lanes lanes, Span span, const Chunk& v, float past, float& before, int t, Firing fire,
+DEVICE void fire_chunk(Scan at, Lanes lanes, const Chunk& v, float past, float& before, int t, Firing fire,
                        float threshold, In<float> noise, Draws draws, Out<u32> words) {
     Chunk p = v, score;
     if (fire.delayed) {
@@ -93,7 +93,7 @@ DEVICE void fire_chunk(Scan at, Lanes lanes, Span span, const Chunk& v, float pa
     u32 kept = 0;
 #pragma unroll
     for (int j = 0; j < CHUNK; ++j) kept = keep_spikes(kept, j, at.live && score.x[j] > 0.0f);
-    store_spikes(words, kept, at, t, span, lanes);
+    store_spikes(words, kept, at, t, lanes);
 }
 
 // p of what was seen in the step before t.
@@ -131,7 +131,7 @@ DEVICE void paralif_walk(Scan at, Lanes lanes, Span span, Out<float> x, bool fil
             store_chunk<1>(x, now, t, span, lanes.width, at.live);
         }
         if (GENERATOR == NOTHING) continue;
-        fire_chunk<GENERATOR>(at, lanes, span, now, past, before, t, fire, threshold, noise, draws, words);
+        fire_chunk<GENERATOR>(at, lanes, now, past, before, t, fire, threshold, noise, draws, words);
         past = now.x[CHUNK - 1];
     }
 }
@@ -145,7 +145,7 @@ DEVICE void paralif_relay(Tiles& tiles, Scan at, Lanes lanes, Out<float> x, Filt
         store_chunk<1>(x, done, t, span, lanes.width, at.live);
         float before = GENERATOR == DELTA ? seen_before(fire, past, earlier, t) : 0.0f;
         if (GENERATOR != NOTHING) {
-            fire_chunk<GENERATOR>(at, lanes, span, done, past, before, t, fire, threshold, noise, draws, words);
+            fire_chunk<GENERATOR>(at, lanes, done, past, before, t, fire, threshold, noise, draws, words);
         }
     };
     relay(tiles, x, lanes, take, finish);
@@ -156,9 +156,9 @@ DEVICE float paralif_threshold(In<float> threshold, int stride, int n) {
 }
 
 // Lists that are absent have no stride. With `cut` lanes are cut in time; there are no filters then.
-BLOCK_KERNEL paralif_forward(Out<float> state, In<float> alpha, int alpha_stride, In<float> beta, int beta_stride, int map,
-                             In<float> threshold, int threshold_stride, In<float> noise, Out<u32> words, Lanes lanes,
-                             Firing fire, Draws draws, int cut) {
+BLOCK_KERNEL paralif_forward(Out<float> state, In<float> alpha, int alpha_stride, In<float> beta, int beta_stride,
+                             int map, In<float> threshold, int threshold_stride, In<float> noise, Out<u32> words,
+                             Lanes lanes, Firing fire, Draws draws, int cut) {
     Scan at = cut ? wide_scan_of(lanes) : scan_of(lanes);
     if (at.b >= lanes.batch) return;
     Span span = {0, lanes.steps};
@@ -168,11 +168,19 @@ BLOCK_KERNEL paralif_forward(Out<float> state, In<float> alpha, int alpha_stride
     if (filtered) f = filters_of(alpha, alpha_stride, beta, beta_stride, map, at.n);
     float theta = paralif_threshold(threshold, threshold_stride, at.n);
     Out<float> x = state + at.first;
-    if (fire.generator == NOTHING) paralif_walk<NOTHING>(at, lanes, span, x, filtered, f, fire, theta, noise, draws, words);
-    if (fire.generator == THRESHOLD) paralif_walk<THRESHOLD>(at, lanes, span, x, filtered, f, fire, theta, noise, draws, words);
+    if (fire.generator == NOTHING) {
+        paralif_walk<NOTHING>(at, lanes, span, x, filtered, f, fire, theta, noise, draws, words);
+    }
+    if (fire.generator == THRESHOLD) {
+        paralif_walk<THRESHOLD>(at, lanes, span, x, filtered, f, fire, theta, noise, draws, words);
+    }
     if (fire.generator == DELTA) paralif_walk<DELTA>(at, lanes, span, x, filtered, f, fire, theta, noise, draws, words);
-    if (fire.generator == BERNOULLI) paralif_walk<BERNOULLI>(at, lanes, span, x, filtered, f, fire, theta, noise, draws, words);
-    if (fire.generator == GUMBEL) paralif_walk<GUMBEL>(at, lanes, span, x, filtered, f, fire, theta, noise, draws, words);
+    if (fire.generator == BERNOULLI) {
+        paralif_walk<BERNOULLI>(at, lanes, span, x, filtered, f, fire, theta, noise, draws, words);
+    }
+    if (fire.generator == GUMBEL) {
+        paralif_walk<GUMBEL>(at, lanes, span, x, filtered, f, fire, theta, noise, draws, words);
+    }
 }
 
 BLOCK_KERNEL paralif_forward_relay(Out<float> state, In<float> alpha, int alpha_stride, In<float> beta, int beta_stride,
@@ -195,8 +203,8 @@ struct Sums {
     float alpha, beta, threshold, current;
 };
 
-// The gradient on the membrane that step t + late saw is that on the membrane of step t, late being 1 for delayed firing
-// and 0 otherwise. `edge` has the incoming gradients of the two steps past the span.
+// The gradient on the membrane that step t + late saw is that on the membrane of step t, late being 1 for delayed
+// firing and 0 otherwise. `edge` has the incoming gradients of the two steps past the span.
 template <int GENERATOR>
 DEVICE Sums paralif_back(Scan at, Lanes lanes, Span span, In<float> v, In<float> membrane, bool given, Out<float> grad,
                          bool filtered, Filters f, Firing fire, float threshold, In<float> noise, Draws draws,
@@ -301,10 +309,11 @@ DEVICE void store_sums(Scan at, Sums sums, Filters f, float threshold, Out<float
     if (current_sum) current_sum[at.lane] = sums.current;
 }
 
-BLOCK_KERNEL paralif_backward(In<float> state, In<float> alpha, int alpha_stride, In<float> beta, int beta_stride, int map,
-                              In<float> threshold, int threshold_stride, In<float> noise, In<float> membrane,
+BLOCK_KERNEL paralif_backward(In<float> state, In<float> alpha, int alpha_stride, In<float> beta, int beta_stride,
+                              int map, In<float> threshold, int threshold_stride, In<float> noise, In<float> membrane,
                               Out<float> grad, Out<float> grad_alpha, Out<float> grad_beta, Out<float> grad_threshold,
-                              Out<float> current_sum, Lanes lanes, Firing fire, Draws draws, Surrogate surrogate, int cut) {
+                              Out<float> current_sum, Lanes lanes, Firing fire, Draws draws, Surrogate surrogate,
+                              int cut) {
     Scan at = cut ? wide_scan_of(lanes) : scan_of(lanes);
     if (at.b >= lanes.batch) return;
     Span span = {0, lanes.steps};
@@ -326,19 +335,24 @@ BLOCK_KERNEL paralif_backward(In<float> state, In<float> alpha, int alpha_stride
     }
     Sums sums = {0.0f, 0.0f, 0.0f, 0.0f};
     if (fire.generator == NOTHING) {
-        sums = paralif_back<NOTHING>(at, lanes, span, v, m, given, g, filtered, f, fire, theta, noise, draws, surrogate, edge);
+        sums = paralif_back<NOTHING>(at, lanes, span, v, m, given, g, filtered, f, fire, theta, noise, draws,
+                                     surrogate, edge);
     }
     if (fire.generator == THRESHOLD) {
-        sums = paralif_back<THRESHOLD>(at, lanes, span, v, m, given, g, filtered, f, fire, theta, noise, draws, surrogate, edge);
+        sums = paralif_back<THRESHOLD>(at, lanes, span, v, m, given, g, filtered, f, fire, theta, noise, draws,
+                                       surrogate, edge);
     }
     if (fire.generator == DELTA) {
-        sums = paralif_back<DELTA>(at, lanes, span, v, m, given, g, filtered, f, fire, theta, noise, draws, surrogate, edge);
+        sums = paralif_back<DELTA>(at, lanes, span, v, m, given, g, filtered, f, fire, theta, noise, draws, surrogate,
+                                   edge);
     }
     if (fire.generator == BERNOULLI) {
-        sums = paralif_back<BERNOULLI>(at, lanes, span, v, m, given, g, filtered, f, fire, theta, noise, draws, surrogate, edge);
+        sums = paralif_back<BERNOULLI>(at, lanes, span, v, m, given, g, filtered, f, fire, theta, noise, draws,
+                                       surrogate, edge);
     }
     if (fire.generator == GUMBEL) {
-        sums = paralif_back<GUMBEL>(at, lanes, span, v, m, given, g, filtered, f, fire, theta, noise, draws, surrogate, edge);
+        sums = paralif_back<GUMBEL>(at, lanes, span, v, m, given, g, filtered, f, fire, theta, noise, draws, surrogate,
+                                    edge);
     }
     if (cut) {
         sums.threshold = share_sum(sums.threshold);
@@ -348,11 +362,11 @@ BLOCK_KERNEL paralif_backward(In<float> state, In<float> alpha, int alpha_stride
     store_sums(at, sums, f, theta, grad_alpha, grad_beta, grad_threshold, current_sum);
 }
 
-// The adjoint of the filters cut in time: every span from nothing, then again with what the later ones leave. `grad` enters
-// as the gradient on the membrane; that on the threshold was stored before.
-BLOCK_KERNEL paralif_filter_grad(In<float> state, In<float> alpha, int alpha_stride, In<float> beta, int beta_stride, int map,
-                                 Out<float> grad, Out<float> grad_alpha, Out<float> grad_beta, Out<float> current_sum,
-                                 Lanes lanes) {
+// The adjoint of the filters cut in time: every span from nothing, then again with what the later ones leave. `grad`
+// enters as the gradient on the membrane; that on the threshold was stored before.
+BLOCK_KERNEL paralif_filter_grad(In<float> state, In<float> alpha, int alpha_stride, In<float> beta, int beta_stride,
+                                 int map, Out<float> grad, Out<float> grad_alpha, Out<float> grad_beta,
+                                 Out<float> current_sum, Lanes lanes) {
     Scan at = wide_scan_of(lanes);
     int c = threadIdx.x / 32;
     Span span = cut_of(lanes.steps, c), all = {0, lanes.steps};

@@ -1,5 +1,5 @@
-// Pooling of channel-last maps: maxima of counts and of values, means, and their adjoints. Windows do not overlap, and a
-// rest that fills no window is dropped. Adjoints have a thread for each input, which looks up its window.
+// Pooling of channel-last maps: maxima of counts and of values, means, and their adjoints. Windows do not overlap, and
+// a rest that fills no window is dropped. Adjoints have a thread for each input, which looks up its window.
 
 // As snn_core::shape::Pool; `rows` and `columns` are of the output.
 struct Pool {
@@ -120,7 +120,8 @@ KERNEL pool_mean_grad(In<float> grad, Out<float> grad_input, i64 len, Pool pool)
     int inputs = inputs_of(pool);
     i64 row = i / inputs;
     Target target = target_of(pool, (int)(i - row * inputs));
-    grad_input[i] = target.unit >= 0 ? grad[row * outputs_of(pool) + target.unit] * (1.0f / (float)size_of(pool)) : 0.0f;
+    float share = 1.0f / (float)size_of(pool);
+    grad_input[i] = target.unit >= 0 ? grad[row * outputs_of(pool) + target.unit] * share : 0.0f;
 }
 
 KERNEL pool_max(In<float> sign, In<float> x, Out<float> out, Out<u32> at, i64 len, Pool pool) {

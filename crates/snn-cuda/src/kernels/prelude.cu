@@ -146,7 +146,9 @@ DEVICE u32 draw_bits(Draws draws, int sample, int step, int neuron, int width) {
     counter.x[1] = (u32)sample;
     counter.x[2] = draws.pass;
     counter.x[3] = 6u << 24 | (draws.population & 0x00FFFFFFu);
-    return philox(counter, draws.seed_low, draws.seed_high).x[word];
+    Four drawn = philox(counter, draws.seed_low, draws.seed_high);
+    // Chosen, not indexed: what is indexed cannot stay in registers.
+    return word == 0 ? drawn.x[0] : word == 1 ? drawn.x[1] : word == 2 ? drawn.x[2] : drawn.x[3];
 }
 
 // Scans.
@@ -217,9 +219,9 @@ DEVICE u32 keep_spikes(u32 kept, int j, bool fires) {
     u32 word = __ballot_sync(ALL, fires);
     return (int)(threadIdx.x % 32) == j ? word : kept;
 }
-DEVICE void store_spikes(Out<u32> words, u32 kept, Scan at, int t, Span span, Lanes lanes) {
+DEVICE void store_spikes(Out<u32> words, u32 kept, Scan at, int t, Lanes lanes) {
     int lane = threadIdx.x % 32, step = t + lane;
-    if (lane < CHUNK && step < span.to) {
+    if (lane < CHUNK && step < lanes.steps) {
         words[((i64)at.b * lanes.steps + step) * words_of(lanes.width) + at.word] = kept;
     }
 }
@@ -342,8 +344,8 @@ DEVICE Scan wide_scan_of(Lanes lanes) {
     return scan_at(lanes, (int)(blockIdx.x / words), word, word * 32 + (int)(threadIdx.x % 32));
 }
 
-// The first warp takes the steps in order, in shared memory, with the results of a thread that walks the lane alone; the
-// others bring steps there and finish those that it has taken. `take(chunk, t)` gets the chunks from step t on and
+// The first warp takes the steps in order, in shared memory, with the results of a thread that walks the lane alone;
+// the others bring steps there and finish those that it has taken. `take(chunk, t)` gets the chunks from step t on and
 // changes them; `finish(chunk, past, earlier, t)` those that are done, and the two values before, in any order.
 static const int RELAY = (CUTS - 1) * CHUNK;
 typedef float Tiles[4][RELAY][32];
@@ -393,6 +395,25 @@ DEVICE void relay(Tiles& tiles, Out<float> x, Lanes lanes, Take take, Finish fin
         __syncthreads();
     }
 }
+// Walks through a lane whose step 0 is x[0], with `tiles` as a relay: `take(chunk, t)` gets the chunks in order and
+// changes them, and with them the lane.
+template <class Take> DEVICE void walk(Tiles* tiles, Scan at, Lanes lanes, Out<float> x, Take take) {
+    Span span = {0, lanes.steps};
+    if (tiles) {
+        auto finish = [&](const Chunk& done, float, float, int t) {
+            store_chunk<1>(x, done, t, span, lanes.width, at.live);
+        };
+        relay(*tiles, x, lanes, take, finish);
+        return;
+    }
+    Chunk next = load_chunk<1>(x, 0, span, lanes.width);
+    for (int t = 0; t < lanes.steps; t += CHUNK) {
+        Chunk now = next;
+        next = load_chunk<1>(x, t + CHUNK, span, lanes.width);
+        take(now, t);
+        store_chunk<1>(x, now, t, span, lanes.width, at.live);
+    }
+}
 
 // Lanes cut in time: each warp has one of the spans of all lanes of the block.
 DEVICE Span cut_of(int steps, int c) {
@@ -428,8 +449,8 @@ DEVICE float share_sum(float value) {
 // Recurrent scans: a block of threads has a sample, and a thread each neuron n with n % threads its number. What their
 // neurons need beside registers lies in `work`, shared memory or a part of the device's.
 
-// x plus the weights of all sources whose bits are set, times their values if `scaled`, in ascending order; `weights` is
-// the neuron's column of a matrix by source and target.
+// x plus the weights of all sources whose bits are set, times their values if `scaled`, in ascending order; `weights`
+// is the neuron's column of a matrix by source and target.
 template <class Work>
 DEVICE float add_sources(float x, Work bits, int words, In<float> weights, int width, bool scaled, Work values) {
     u32 rest = 0;

@@ -1,8 +1,18 @@
 // Neurons that spike at most once: rectifiers with a shift for each region, what happens to their times on the way, and
 // what a layer came to.
 
+// Regions of positions as an argument, two in a word: a copy from the host could not be recorded.
+struct Regions {
+    u32 pairs[960];
+};
+KERNEL ttfs_regions(Regions regions, Out<u32> region, int from, int count) {
+    int i = (int)global_thread();
+    if (i < count) region[from + i] = regions.pairs[i / 2] >> (16 * (i % 2)) & 0xffffu;
+}
+
 // `region` holds that of each position; absent if there is one. What is `limited` is held at the window's length.
-KERNEL ttfs_forward(In<float> shift, In<u32> region, In<float> slope, In<float> window, Out<float> x, i64 len, int positions, int channels, int limited) {
+KERNEL ttfs_forward(In<float> shift, In<u32> region, In<float> slope, In<float> window, Out<float> x, i64 len,
+                    int positions, int channels, int limited) {
     i64 i = global_thread();
     if (i >= len) return;
     i64 place = i / channels;
@@ -25,7 +35,8 @@ KERNEL ttfs_backward(In<float> window, In<float> x, Out<float> grad, i64 len, in
 struct Perturbation {
     int bits, limited;
 };
-DEVICE float disturbed(float x, double noise, float draw) { return noise == 0.0 ? x : x - (float)(noise * (double)draw); }
+DEVICE float disturbed(float x, double noise,
+                       float draw) { return noise == 0.0 ? x : x - (float)(noise * (double)draw); }
 DEVICE float perturb(Perturbation p, double noise, float x, float draw, float window) {
     float there = disturbed(x, noise, draw);
     float held = p.limited && there > window ? window : there;
@@ -70,11 +81,15 @@ template <class Each> DEVICE void with_draws(Draws draws, double noise, i64 rows
     }
 }
 
-KERNEL ttfs_perturb(Perturbation p, double noise, Draws draws, In<float> window, In<float> x, Out<float> out, i64 rows, int width) {
-    with_draws(draws, noise, rows, width, [&](i64 i, float draw) { out[i] = perturb(p, noise, x[i], draw, window[0]); });
+KERNEL ttfs_perturb(Perturbation p, double noise, Draws draws, In<float> window, In<float> x, Out<float> out, i64 rows,
+                    int width) {
+    with_draws(draws, noise, rows, width, [&](i64 i, float draw) {
+        out[i] = perturb(p, noise, x[i], draw, window[0]);
+    });
 }
 
-KERNEL ttfs_perturb_grad(Perturbation p, double noise, Draws draws, In<float> window, In<float> x, Out<float> grad, i64 rows, int width) {
+KERNEL ttfs_perturb_grad(Perturbation p, double noise, Draws draws, In<float> window, In<float> x, Out<float> grad,
+                         i64 rows, int width) {
     with_draws(draws, noise, rows, width, [&](i64 i, float draw) {
         if (!passes(p, noise, x[i], draw, window[0])) grad[i] = 0.0f;
     });

@@ -10,7 +10,10 @@ use snn_core::error::{Error, Result, check_len};
 use snn_core::neurons::alif::{AlifGradient, AlifNeuron, LimitGradient};
 use snn_core::neurons::lif::Path;
 
-use super::{CHUNK, Workspace, check_membrane, check_places, recurrent_block, scan, size, surrogate, transposed};
+use super::{
+    CHUNK, Split, Workspace, check_membrane, check_places, forward_scan, recurrent_block, scan, size, surrogate,
+    transposed,
+};
 use crate::device::Cuda;
 use crate::kernels::ALIF;
 use crate::launch::{BLOCK, Fields, Launch};
@@ -216,6 +219,37 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// [`AlifOps::alif_forward`] with the split given; neurons that feed each other have none.
+///
+/// # Errors
+///
+/// As there.
+pub fn forward(
+    device: &Cuda,
+    split: Split,
+    neuron: &AlifNeuron,
+    lanes: Lanes,
+    parameters: AlifParameters<'_, Cuda>,
+    state: &mut Buffer<f32>,
+    spikes: &mut CudaSpikes,
+) -> Result<()> {
+    const OP: &str = "alif_forward";
+    check_len(OP, "state", state.len(), lanes.len())?;
+    let plan = Plan::new(OP, neuron, lanes, parameters)?;
+    let words = spikes.overwrite(device, lanes, 1)?;
+    if let Some(weight) = parameters.recurrent {
+        return plan.feed(device, weight, state, words);
+    }
+    let launch = forward_scan(device, &ALIF, ["alif_forward", "alif_forward_relay"], lanes, split).arg(state);
+    plan.with_constants(launch)
+        .arg(words)
+        .arg(size(device, lanes)?)
+        .arg(plan.limits())
+        .arg(plan.refractory() as i32)
+        .arg(plan.block())
+        .run()
+}
+
 impl AlifOps for Cuda {
     fn alif_forward(
         &self,
@@ -225,20 +259,7 @@ impl AlifOps for Cuda {
         state: &mut Buffer<f32>,
         spikes: &mut CudaSpikes,
     ) -> Result<()> {
-        const OP: &str = "alif_forward";
-        check_len(OP, "state", state.len(), lanes.len())?;
-        let plan = Plan::new(OP, neuron, lanes, parameters)?;
-        let words = spikes.overwrite(self, lanes, 1)?;
-        if let Some(weight) = parameters.recurrent {
-            return plan.feed(self, weight, state, words);
-        }
-        plan.with_constants(scan(self, &ALIF, "alif_forward", lanes).arg(state))
-            .arg(words)
-            .arg(size(self, lanes)?)
-            .arg(plan.limits())
-            .arg(plan.refractory() as i32)
-            .arg(plan.block())
-            .run()
+        forward(self, self.split(lanes), neuron, lanes, parameters, state, spikes)
     }
 
     fn alif_backward(

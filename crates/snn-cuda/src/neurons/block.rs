@@ -5,7 +5,7 @@ use snn_core::backend::{BlockOps, Leak, LeakGrad};
 use snn_core::error::Result;
 use snn_core::neurons::block::{BlockNeuron, Start};
 
-use super::{Split, check_leak, check_leak_grad, scan, size, surrogate, wide_scan};
+use super::{Split, check_leak, check_leak_grad, forward_scan, scan, size, surrogate, wide_scan};
 use crate::device::Cuda;
 use crate::kernels::BLOCK;
 use crate::memory::Buffer;
@@ -26,11 +26,7 @@ pub fn forward(
     spikes: &mut CudaSpikes,
 ) -> Result<()> {
     let stride = check_leak("block_forward", lanes, &leak, state)?;
-    let launch = match split {
-        Split::Lanes => scan(device, &BLOCK, "block_forward", lanes),
-        Split::Time => wide_scan(device, &BLOCK, "block_forward_relay", lanes),
-    };
-    launch
+    forward_scan(device, &BLOCK, ["block_forward", "block_forward_relay"], lanes, split)
         .arg(state)
         .arg(leak.beta_raw)
         .arg(stride)

@@ -8,7 +8,10 @@ use snn_core::error::{Error, Result, check_len};
 use snn_core::neurons::cuba::{CubaNeuron, Recurrence};
 
 use super::paralif::map;
-use super::{Workspace, check_filter_grad, check_filters, recurrent_block, scan, size, stride, surrogate, transposed};
+use super::{
+    Split, Workspace, check_filter_grad, check_filters, forward_scan, recurrent_block, scan, size, stride, surrogate,
+    transposed,
+};
 use crate::device::Cuda;
 use crate::kernels::CUBA;
 use crate::launch::{BLOCK, Launch};
@@ -169,6 +172,41 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// [`CubaOps::cuba_forward`] with the split given; neurons that feed each other have none.
+///
+/// # Errors
+///
+/// As there.
+#[expect(clippy::too_many_arguments, reason = "those of the operation, and the split")]
+pub fn forward(
+    device: &Cuda,
+    split: Split,
+    neuron: &CubaNeuron,
+    lanes: Lanes,
+    parameters: CubaParameters<'_, Cuda>,
+    state: &mut Buffer<f32>,
+    synaptic: Option<&mut Buffer<f32>>,
+    spikes: &mut CudaSpikes,
+) -> Result<()> {
+    const OP: &str = "cuba_forward";
+    check_len(OP, "state", state.len(), lanes.len())?;
+    let plan = Plan::new(OP, neuron, lanes, parameters)?;
+    if let Some(s) = &synaptic {
+        check_len(OP, "synaptic", s.len(), lanes.len())?;
+    }
+    let words = if neuron.fires { Some(spikes.overwrite(device, lanes, 1)?) } else { None };
+    if let Some(recurrent) = parameters.recurrent {
+        return plan.feed(device, recurrent, state, synaptic, words);
+    }
+    let launch = forward_scan(device, &CUBA, ["cuba_forward", "cuba_forward_relay"], lanes, split).arg(state);
+    plan.with_threshold(plan.with_filters(launch))
+        .arg(synaptic)
+        .arg(words)
+        .arg(size(device, lanes)?)
+        .arg(plan.blocked())
+        .run()
+}
+
 impl CubaOps for Cuda {
     fn cuba_forward(
         &self,
@@ -179,18 +217,7 @@ impl CubaOps for Cuda {
         synaptic: Option<&mut Buffer<f32>>,
         spikes: &mut CudaSpikes,
     ) -> Result<()> {
-        const OP: &str = "cuba_forward";
-        check_len(OP, "state", state.len(), lanes.len())?;
-        let plan = Plan::new(OP, neuron, lanes, parameters)?;
-        if let Some(s) = &synaptic {
-            check_len(OP, "synaptic", s.len(), lanes.len())?;
-        }
-        let words = if neuron.fires { Some(spikes.overwrite(self, lanes, 1)?) } else { None };
-        if let Some(recurrent) = parameters.recurrent {
-            return plan.feed(self, recurrent, state, synaptic, words);
-        }
-        let launch = plan.with_filters(scan(self, &CUBA, "cuba_forward", lanes).arg(state));
-        plan.with_threshold(launch).arg(synaptic).arg(words).arg(size(self, lanes)?).arg(plan.blocked()).run()
+        forward(self, self.split(lanes), neuron, lanes, parameters, state, synaptic, spikes)
     }
 
     fn cuba_backward(

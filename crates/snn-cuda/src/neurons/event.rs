@@ -23,7 +23,9 @@ use crate::launch::{Fields, Launch};
 use crate::memory::Buffer;
 use crate::pool;
 
-/// Spikes that there is room for, about, before a look at how many there are: 128 MiB with their slopes.
+/// Spikes of a neuron that there is room for before a look at how many there are, and of all neurons: 128 MiB with their
+/// slopes.
+const ROOM: usize = 64;
 const SLOTS: usize = 1 << 24;
 
 /// Entries of what neurons have at events that are kept at a time: 128 MiB for the weights, as much for the times.
@@ -114,7 +116,7 @@ impl Cuda {
     /// A layer as kernels take it.
     fn layer(&self, synapses: &Synapses, batch: usize, capacity: u32, slots: usize) -> Result<Fields> {
         let (sites, lanes) = synapses.sites();
-        if batch >= SAMPLES || u32::try_from(batch * sites * lanes * slots).is_err() {
+        if batch >= SAMPLES || i32::try_from(batch * sites * lanes * slots).is_err() {
             let neurons = sites * lanes;
             return Err(
                 self.error(format!("{batch} samples of {neurons} neurons with {slots} spikes each are too many"))
@@ -373,7 +375,7 @@ impl EventOps for Cuda {
         let (batch, width) = (batch(input), synapses.outputs());
         let (neurons, capacity) = (batch * width, neuron.capacity as usize);
         let walks = self.walks(neuron, synapses, input)?;
-        let mut slots = (SLOTS / neurons.max(1)).clamp(1, capacity);
+        let mut slots = (SLOTS / neurons.max(1)).clamp(1, ROOM.min(capacity));
         let mut fired = self.scratch(neurons)?;
         let (layer, fired_times, fired_slopes) = loop {
             let layer = self.layer(synapses, batch, neuron.capacity, slots)?;

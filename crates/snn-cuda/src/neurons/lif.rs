@@ -5,7 +5,7 @@ use snn_core::backend::{Leak, LeakGrad, LifOps};
 use snn_core::error::{Result, check_len};
 use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
 
-use super::{Split, check_leak, check_leak_grad, scan, size, surrogate, wide_scan};
+use super::{Split, check_leak, check_leak_grad, forward_scan, scan, size, surrogate, wide_scan};
 use crate::device::Cuda;
 use crate::kernels::LIF;
 use crate::memory::Buffer;
@@ -39,11 +39,7 @@ pub fn forward(
         LifKind::Integrator => None,
         _ => Some(spikes.overwrite(device, lanes, 1)?),
     };
-    let launch = match split {
-        Split::Lanes => scan(device, &LIF, "lif_forward", lanes),
-        Split::Time => wide_scan(device, &LIF, "lif_forward_relay", lanes),
-    };
-    launch
+    forward_scan(device, &LIF, ["lif_forward", "lif_forward_relay"], lanes, split)
         .arg(state)
         .arg(leak.beta_raw)
         .arg(stride)

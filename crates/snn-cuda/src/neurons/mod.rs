@@ -78,6 +78,20 @@ fn wide_scan<'a>(device: &'a Cuda, source: &'static Source, kernel: &'static str
     device.launch(source, kernel).grid(blocks, 1, 1).block(32 * CUTS as u32, 1)
 }
 
+/// The kernel of a forward scan with one thread for each lane, or its relay.
+fn forward_scan<'a>(
+    device: &'a Cuda,
+    source: &'static Source,
+    [walk, relay]: [&'static str; 2],
+    lanes: Lanes,
+    split: Split,
+) -> Launch<'a> {
+    match split {
+        Split::Lanes => scan(device, source, walk, lanes),
+        Split::Time => wide_scan(device, source, relay, lanes),
+    }
+}
+
 /// Shared memory that a block of a recurrent scan may ask for, bytes; the rest of the 48 KiB is for what kernels declare.
 const SHARED: usize = 38 * 1024;
 

@@ -12,6 +12,9 @@ use crate::kernels::TTFS;
 use crate::launch::{Fields, Launch};
 use crate::memory::Buffer;
 
+/// Pairs of regions that an argument holds.
+const PAIRS: usize = 960;
+
 /// Channels of a layer, from its shift `[R, C]`, after checking it, the window, and the samples in `len` entries.
 fn channels(op: &'static str, borders: &Borders, shift: usize, window: &Buffer<f32>, len: usize) -> Result<usize> {
     check_len(op, "window", window.len(), 1)?;
@@ -40,8 +43,21 @@ impl Cuda {
         if borders.regions() == 1 {
             return Ok(None);
         }
-        let regions: Vec<u32> = (0..borders.positions()).map(|position| borders.region(position) as u32).collect();
-        self.buffer_from(&regions).map(Some)
+        let positions = borders.positions();
+        let mut regions = self.scratch(positions)?;
+        for from in (0..positions).step_by(2 * PAIRS) {
+            let region = |position: usize| if position < positions { borders.region(position) as u32 } else { 0 };
+            let pair = |i: usize| region(from + 2 * i) | region(from + 2 * i + 1) << 16;
+            let count = positions.min(from + 2 * PAIRS) - from;
+            self.launch(&TTFS, "ttfs_regions")
+                .threads(count)
+                .arg((0..PAIRS).map(pair).fold(Fields::new("Regions"), Fields::unsigned))
+                .arg(&mut regions)
+                .arg(from as i32)
+                .arg(count as i32)
+                .run()?;
+        }
+        Ok(Some(regions))
     }
 
     /// A perturbation, or its adjoint, about to be given its buffers: a thread for each block of random words.

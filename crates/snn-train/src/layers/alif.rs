@@ -175,6 +175,10 @@ impl<B: Backend> Cell<B> for AlifCell<B> {
         }
     }
 
+    fn repeats(&self) -> bool {
+        true
+    }
+
     fn name(&self) -> &str {
         match (self.neuron.recurrent, self.neuron.in_blocks()) {
             (true, false) => "recurrent alif",

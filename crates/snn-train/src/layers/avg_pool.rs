@@ -70,6 +70,10 @@ impl<B: Backend> Layer<B> for AvgPool<B> {
         device.pool_mean_grad(&self.pool, rows, &grad_output.data, &mut grad_input.data)
     }
 
+    fn repeats(&self) -> bool {
+        true
+    }
+
     fn activity_bytes(&self, batch: usize, _: Mode) -> usize {
         self.output_signal().lanes(batch).len() * size_of::<B::Real>()
     }

@@ -47,6 +47,10 @@ impl<B: Backend> Cell<B> for BlockCell<B> {
         })
     }
 
+    fn repeats(&self) -> bool {
+        true
+    }
+
     fn name(&self) -> &str {
         "block"
     }

@@ -204,6 +204,10 @@ impl<B: Backend> Layer<B> for Clocked<B> {
         all
     }
 
+    fn repeats(&self) -> bool {
+        !self.recompute && self.projection.repeats() && self.cell.repeats()
+    }
+
     fn activity_bytes(&self, batch: usize, mode: Mode) -> usize {
         let real = size_of::<B::Real>();
         let lanes = self.output.lanes(batch);

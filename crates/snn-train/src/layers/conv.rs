@@ -80,6 +80,10 @@ impl<B: Backend> Projection<B> for Convolution<B> {
         Ok(())
     }
 
+    fn repeats(&self) -> bool {
+        true
+    }
+
     fn parameters(&self) -> Vec<&Parameter<B>> {
         [&self.weight].into_iter().chain(&self.bias).collect()
     }

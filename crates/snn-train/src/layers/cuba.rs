@@ -132,6 +132,10 @@ impl<B: Backend> Cell<B> for CubaCell<B> {
         }
     }
 
+    fn repeats(&self) -> bool {
+        true
+    }
+
     fn name(&self) -> &str {
         if self.weights.is_some() { "recurrent cuba" } else { "cuba" }
     }

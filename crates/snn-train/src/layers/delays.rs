@@ -127,6 +127,10 @@ impl<B: Backend> Projection<B> for Delayed<B> {
         device.upload(&[B::Real::lit(sigma)], &mut self.sigma.value.data)
     }
 
+    fn repeats(&self) -> bool {
+        true
+    }
+
     fn parameters(&self) -> Vec<&Parameter<B>> {
         [&self.weight, &self.position, &self.sigma].into_iter().chain(&self.bias).collect()
     }

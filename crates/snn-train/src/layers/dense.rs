@@ -103,6 +103,10 @@ impl<B: Backend> Projection<B> for Dense<B> {
         Ok(())
     }
 
+    fn repeats(&self) -> bool {
+        true
+    }
+
     fn parameters(&self) -> Vec<&Parameter<B>> {
         [&self.weight].into_iter().chain(&self.bias).collect()
     }

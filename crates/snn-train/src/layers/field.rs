@@ -104,6 +104,10 @@ impl<B: Backend> Projection<B> for Field<B> {
         }
     }
 
+    fn repeats(&self) -> bool {
+        true
+    }
+
     fn parameters(&self) -> Vec<&Parameter<B>> {
         [&self.weight].into_iter().chain(&self.bias).collect()
     }

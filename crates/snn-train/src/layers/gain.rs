@@ -71,6 +71,10 @@ impl<B: Backend> Projection<B> for Gained<B> {
         self.inner.set_epoch(device, finished, epochs)
     }
 
+    fn repeats(&self) -> bool {
+        self.inner.repeats()
+    }
+
     fn parameters(&self) -> Vec<&Parameter<B>> {
         self.inner.parameters().into_iter().chain(&self.bias).collect()
     }

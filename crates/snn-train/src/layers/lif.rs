@@ -47,6 +47,10 @@ impl<B: Backend> Cell<B> for LifCell<B> {
         })
     }
 
+    fn repeats(&self) -> bool {
+        true
+    }
+
     fn name(&self) -> &str {
         match self.neuron.kind {
             LifKind::Multi { .. } => "multi",

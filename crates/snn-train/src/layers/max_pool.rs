@@ -87,6 +87,10 @@ impl<B: Backend> Layer<B> for MaxPool<B> {
         self.sign.iter_mut().collect()
     }
 
+    fn repeats(&self) -> bool {
+        true
+    }
+
     fn activity_bytes(&self, batch: usize, _: Mode) -> usize {
         self.output_signal().lanes(batch).len() * (size_of::<B::Real>() + size_of::<u32>())
     }

@@ -87,6 +87,11 @@ pub trait Projection<B: Backend>: Debug + Send {
         Ok(())
     }
 
+    /// Whether passes queue the same work every time; see [`snn_core::Layer::repeats`].
+    fn repeats(&self) -> bool {
+        false
+    }
+
     /// Weight, bias and what else there is, in a fixed order.
     fn parameters(&self) -> Vec<&Parameter<B>>;
 
@@ -131,6 +136,11 @@ pub trait Cell<B: Backend>: Debug + Send {
         grad_membrane: Option<&B::Buffer<B::Real>>,
         sums: &mut B::Buffer<B::Real>,
     ) -> Result<()>;
+
+    /// Whether passes queue the same work every time; see [`snn_core::Layer::repeats`].
+    fn repeats(&self) -> bool {
+        false
+    }
 
     /// The family's name.
     fn name(&self) -> &str;

@@ -281,6 +281,11 @@ impl<B: Backend> Cell<B> for ParaLifCell<B> {
         })
     }
 
+    fn repeats(&self) -> bool {
+        // Random numbers are other ones in every pass.
+        self.firings.as_ref().is_none_or(|f| !f.firing.generator.is_stochastic())
+    }
+
     fn name(&self) -> &str {
         &self.name
     }

@@ -66,6 +66,10 @@ impl<B: Backend> Layer<B> for PoolLayer<B> {
         })
     }
 
+    fn repeats(&self) -> bool {
+        true
+    }
+
     fn activity_bytes(&self, batch: usize, _: Mode) -> usize {
         let lanes = self.output_signal().lanes(batch);
         lanes.rows() * size_of::<usize>() + batch * lanes.width * size_of::<u32>()

@@ -212,6 +212,10 @@ impl<B: Backend> Layer<B> for Readout<B> {
         all
     }
 
+    fn repeats(&self) -> bool {
+        self.projection.repeats() && self.neurons.cell().is_none_or(Cell::repeats)
+    }
+
     fn activity_bytes(&self, batch: usize, mode: Mode) -> usize {
         let lanes = Lanes::new(batch, self.input.steps, self.classes);
         let arrays = match (mode, &self.neurons) {

@@ -98,6 +98,10 @@ impl<B: Backend> Layer<B> for ReluLayer<B> {
         self.projection.parameters_mut()
     }
 
+    fn repeats(&self) -> bool {
+        self.projection.repeats()
+    }
+
     fn activity_bytes(&self, batch: usize, mode: Mode) -> usize {
         let lanes = self.output.lanes(batch);
         lanes.len() * size_of::<B::Real>() + self.projection.extra_bytes(lanes, mode)

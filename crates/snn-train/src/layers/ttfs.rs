@@ -360,6 +360,10 @@ impl<B: Backend> Layer<B> for TtfsLayer<B> {
         vec![&mut self.weight, &mut self.shift, &mut self.window]
     }
 
+    fn repeats(&self) -> bool {
+        self.config.noise == 0.0
+    }
+
     fn activity_bytes(&self, batch: usize, mode: Mode) -> usize {
         let real = size_of::<B::Real>();
         let own = if self.perturbation().is_none() { 1 } else { 2 };

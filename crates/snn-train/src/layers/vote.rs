@@ -60,6 +60,10 @@ impl<B: Backend> Projection<B> for Groups<B> {
         grad_input.map_or(Ok(()), |out| device.gemm(gemm, grad, &self.share, &mut out.data))
     }
 
+    fn repeats(&self) -> bool {
+        true
+    }
+
     fn parameters(&self) -> Vec<&Parameter<B>> {
         vec![]
     }
