@@ -14,7 +14,7 @@ use crate::{edges, preflight, snn};
 ///
 /// If a program cannot be started.
 pub(crate) fn check(root: &Path) -> Result<Outcome> {
-    if !preflight::ready(root) || !components_ready(root) {
+    if !preflight::ready(root) || !components_ready(root) || !preflight::has_cpp_compiler(root) {
         return Ok(Outcome::Failed);
     }
     let cargo = || Line::cargo(root);

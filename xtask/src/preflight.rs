@@ -39,6 +39,23 @@ fn missing(root: &Path) -> Vec<String> {
     missing
 }
 
+/// Whether there is a C++ compiler, which the tests alone need, for the emulated GPU; says what is missing.
+pub(crate) fn has_cpp_compiler(root: &Path) -> bool {
+    let chosen = std::env::var("CXX").ok().filter(|cxx| !cxx.trim().is_empty());
+    let candidates = match &chosen {
+        Some(cxx) => vec![cxx.split_whitespace().next().unwrap_or("c++")],
+        None => vec!["c++", "g++", "clang++"],
+    };
+    let found = candidates.into_iter().any(|name| Line::new(name, root).args(["--version"]).output().is_some());
+    if !found {
+        eprintln!(
+            "error: the tests need a C++ compiler, for the emulated GPU (Debian, Ubuntu: apt-get install g++; Fedora: dnf \
+             install gcc-c++; or set CXX)"
+        );
+    }
+    found
+}
+
 fn has_c_compiler(root: &Path) -> bool {
     let chosen = std::env::var("CC").ok().filter(|cc| !cc.trim().is_empty());
     let candidates = match &chosen {

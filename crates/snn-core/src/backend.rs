@@ -4,7 +4,8 @@
 //!
 //! * results go into buffers of the caller; nothing is allocated inside a time loop;
 //! * reductions have a fixed order, so the bits do not depend on the number of threads;
-//! * no hidden synchronisation: only [`Memory::download`] and [`Memory::synchronise`] wait;
+//! * no hidden synchronisation: only what gives numbers to the host waits, [`Memory::synchronise`], and operations that
+//!   say so;
 //! * buffers are flat, sizes are arguments, and a wrong size is an [`Error`](crate::Error), never a panic;
 //! * `out` is overwritten unless a name ends in `_accumulate` or the documentation says "adds".
 
@@ -1338,7 +1339,8 @@ pub enum TrainReadout {
 ///
 /// Gradients on trains have one entry per event, in the order of the events.
 pub trait EventOps: Memory {
-    /// The spikes of a layer and their slopes, one per event. Both are resized.
+    /// The spikes of a layer and their slopes, one per event. Both are resized, for which the host waits until it knows
+    /// how many there are.
     ///
     /// # Errors
     ///

@@ -296,17 +296,22 @@ impl Cuda {
 
     /// Copies from the host; on return the host's memory may be used again, and the copy is queued.
     pub(crate) fn copy_in<T: Copy>(&self, from: &[T], to: &mut Allocation) -> Result<()> {
-        self.not_recording()?;
+        self.not_recording("a copy from or to the host")?;
         let stream = self.bind()?;
         let mut gangway = lock(&self.inner.gangway);
-        // SAFETY: callers keep within what they allocated.
-        unsafe { gangway.copy(&self.inner, stream, from, to.address) }
-            .map_err(|e| self.failed("cannot copy to the device", e))
+        let mut address = to.address;
+        for part in from.chunks(LARGEST / size_of::<T>().max(1)) {
+            // SAFETY: callers keep within what they allocated.
+            unsafe { gangway.copy(&self.inner, stream, part, address) }
+                .map_err(|e| self.failed("cannot copy to the device", e))?;
+            address += size_of_val(part) as u64;
+        }
+        Ok(())
     }
 
     /// Copies to the host, after all work queued before.
     pub(crate) fn copy_out<T: Copy>(&self, from: &Allocation, to: &mut [T]) -> Result<()> {
-        self.not_recording()?;
+        self.not_recording("a copy from or to the host")?;
         let stream = self.bind()?;
         // SAFETY: callers keep within what they allocated, and any bytes the device wrote are values of `T`; the copy is
         // awaited before the borrow ends.
@@ -452,12 +457,13 @@ impl Cuda {
             self.inner.recording.store(true, Ordering::SeqCst);
             let done = work();
             self.inner.recording.store(false, Ordering::SeqCst);
-            let graph = driver::stream::end_capture(stream).map_err(failed);
-            done?;
-            let graph = graph?;
+            let graph = driver::stream::end_capture(stream);
             let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-            let executable = driver::graph::instantiate(graph, flags).map_err(failed);
-            let _ = driver::graph::destroy(graph);
+            let executable = done
+                .and_then(|()| graph.and_then(|graph| driver::graph::instantiate(graph, flags)).map_err(failed));
+            if let Ok(graph) = graph {
+                let _ = driver::graph::destroy(graph);
+            }
             Ok(Recording { device: self.clone(), graph: executable? })
         }
     }
@@ -469,10 +475,11 @@ impl Cuda {
         unsafe { driver::graph::launch(recording.graph, stream) }.map_err(|e| self.failed("cannot replay", e))
     }
 
-    /// An error if work is being recorded, which cannot hold what the host takes part in.
-    fn not_recording(&self) -> Result<()> {
+    /// An error if work is being recorded, which can hold neither what the host takes part in nor the freeing of memory
+    /// from before.
+    pub(crate) fn not_recording(&self, what: &str) -> Result<()> {
         match self.inner.recording.load(Ordering::SeqCst) {
-            true => Err(self.error("cannot record a copy from or to the host")),
+            true => Err(self.error(format!("cannot record {what}"))),
             false => Ok(()),
         }
     }
@@ -548,6 +555,9 @@ struct Place {
 
 /// Bytes from which on a copy has a queue of its own.
 const LARGE: usize = 1 << 16;
+
+/// Bytes of a copy at most; larger ones go in parts, so that places stay small.
+const LARGEST: usize = 1 << 26;
 
 impl Gangway {
     fn new(context: &Arc<CudaContext>) -> Result<Self, DriverError> {
@@ -680,7 +690,7 @@ impl Drop for Allocation {
 pub(crate) struct Module {
     handle: sys::CUmodule,
     source: &'static Source,
-    functions: Mutex<HashMap<&'static str, Function>>,
+    kernels: Mutex<HashMap<&'static str, Kernel>>,
 }
 
 // SAFETY: module handles may be used from any thread.
@@ -701,23 +711,32 @@ impl Module {
         let image: Vec<u8> = image.iter().copied().chain([0]).collect();
         // SAFETY: the image ends in a zero; damaged ones are the driver's to refuse.
         let handle = unsafe { driver::module::load_data(image.as_ptr().cast()) }?;
-        Ok(Self { handle, source, functions: Mutex::default() })
+        Ok(Self { handle, source, kernels: Mutex::default() })
     }
 
     /// The kernel of that name.
-    pub(crate) fn function(&self, device: &Cuda, name: &'static str) -> Result<Function> {
-        let mut functions = lock(&self.functions);
-        if let Some(function) = functions.get(name) {
-            return Ok(*function);
+    pub(crate) fn kernel(&self, device: &Cuda, name: &'static str) -> Result<Kernel> {
+        let mut kernels = lock(&self.kernels);
+        if let Some(kernel) = kernels.get(name) {
+            return Ok(kernel.clone());
         }
         let missing = |reason: String| device.error(format!("kernel {}::{name}: {reason}", self.source.name));
+        let parameters = self.source.parameters(name).ok_or_else(|| missing("is not declared".into()))?;
         let c_name = CString::new(name).map_err(|e| missing(e.to_string()))?;
         // SAFETY: the module is loaded and never unloaded before the device is gone.
         let function =
             unsafe { driver::module::get_function(self.handle, c_name) }.map_err(|e| missing(describe(e)))?;
-        functions.insert(name, Function(function));
-        Ok(Function(function))
+        let kernel = Kernel { function: Function(function), parameters: parameters.into() };
+        kernels.insert(name, kernel.clone());
+        Ok(kernel)
     }
+}
+
+/// A kernel with the types of its parameters.
+#[derive(Clone)]
+pub(crate) struct Kernel {
+    pub(crate) function: Function,
+    pub(crate) parameters: Arc<[&'static str]>,
 }
 
 /// NVRTC, for one architecture.
@@ -730,12 +749,12 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// PTX for a virtual architecture such as `compute_80`.
+    /// For an architecture: PTX for one such as `compute_80`, machine code for one such as `sm_80`.
     ///
     /// # Errors
     ///
     /// What is missing.
-    pub fn ptx(architecture: &str) -> Result<Self, String> {
+    pub fn for_architecture(architecture: &str) -> Result<Self, String> {
         Needed::all_present(&[Needed::Compiler])?;
         let (mut major, mut minor) = (0, 0);
         // SAFETY: both pointers are to numbers of the right size.
@@ -747,7 +766,7 @@ impl Compiler {
 
     /// Machine code for a device; PTX of the newest architecture that the compiler knows for a device that is newer.
     fn for_capability(major: u32, minor: u32) -> Result<Self, String> {
-        let compiler = Self::ptx("")?;
+        let compiler = Self::for_architecture("")?;
         let known = architectures()?;
         let wanted = (10 * major + minor) as i32;
         let architecture = if known.contains(&wanted) {

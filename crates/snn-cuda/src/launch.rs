@@ -8,7 +8,7 @@ use std::ffi::c_void;
 use snn_core::Element;
 use snn_core::error::Result;
 
-use crate::device::Cuda;
+use crate::device::{Cuda, Kernel};
 use crate::kernels::Source;
 use crate::memory::Buffer;
 
@@ -23,7 +23,7 @@ pub(crate) struct Launch<'a> {
     grid: [u32; 3],
     block: [u32; 3],
     shared: usize,
-    types: Vec<String>,
+    types: Vec<&'static str>,
     /// The arguments one after the other, each from a multiple of 8 bytes on, and where.
     words: Vec<u64>,
     at: Vec<usize>,
@@ -32,20 +32,20 @@ pub(crate) struct Launch<'a> {
 /// What a kernel can be given.
 pub(crate) trait Argument {
     /// Its type as kernels write it.
-    fn c_type(&self) -> String;
-    /// Its bytes, in words of 8.
-    fn words(&self) -> Vec<u64>;
+    fn c_type(&self) -> &'static str;
+    /// Appends its bytes, in words of 8.
+    fn push(&self, words: &mut Vec<u64>);
 }
 
 macro_rules! scalar {
     ($($rust:ty = $c:literal as $bits:expr),* $(,)?) => {
         $(impl Argument for $rust {
-            fn c_type(&self) -> String {
-                $c.into()
+            fn c_type(&self) -> &'static str {
+                $c
             }
-            fn words(&self) -> Vec<u64> {
+            fn push(&self, words: &mut Vec<u64>) {
                 let bits: fn($rust) -> u64 = $bits;
-                vec![bits(*self)]
+                words.push(bits(*self));
             }
         })*
     };
@@ -99,57 +99,45 @@ impl Fields {
 }
 
 impl Argument for Fields {
-    fn c_type(&self) -> String {
-        self.name.into()
+    fn c_type(&self) -> &'static str {
+        self.name
     }
-    fn words(&self) -> Vec<u64> {
-        self.fields.chunks(2).map(|pair| u64::from(pair[0]) | u64::from(*pair.get(1).unwrap_or(&0)) << 32).collect()
+    fn push(&self, words: &mut Vec<u64>) {
+        let pair = |pair: &[u32]| u64::from(pair[0]) | u64::from(pair.get(1).copied().unwrap_or_default()) << 32;
+        words.extend(self.fields.chunks(2).map(pair));
     }
 }
 
-/// What kernels call a type of entries.
-fn element<T: Element>() -> &'static str {
+/// What kernels call arrays of a type, to be read and to be written.
+fn array<T: Element>() -> [&'static str; 2] {
     match std::any::type_name::<T>() {
-        "f32" => "float",
-        "f64" => "double",
-        other => other,
+        "f32" => ["In<float>", "Out<float>"],
+        "f64" => ["In<double>", "Out<double>"],
+        "u32" => ["In<u32>", "Out<u32>"],
+        "u8" => ["In<u8>", "Out<u8>"],
+        other => [other, other],
     }
 }
 
-impl<T: Element> Argument for &Buffer<T> {
-    fn c_type(&self) -> String {
-        format!("In<{}>", element::<T>())
-    }
-    fn words(&self) -> Vec<u64> {
-        vec![self.address()]
-    }
+macro_rules! buffer {
+    ($($kind:ty, $which:literal, $buffer:ident => $address:expr);* $(;)?) => {
+        $(impl<T: Element> Argument for $kind {
+            fn c_type(&self) -> &'static str {
+                array::<T>()[$which]
+            }
+            fn push(&self, words: &mut Vec<u64>) {
+                let $buffer = self;
+                words.push($address);
+            }
+        })*
+    };
 }
 
-impl<T: Element> Argument for &mut Buffer<T> {
-    fn c_type(&self) -> String {
-        format!("Out<{}>", element::<T>())
-    }
-    fn words(&self) -> Vec<u64> {
-        vec![self.address()]
-    }
-}
-
-impl<T: Element> Argument for Option<&Buffer<T>> {
-    fn c_type(&self) -> String {
-        format!("In<{}>", element::<T>())
-    }
-    fn words(&self) -> Vec<u64> {
-        vec![self.map_or(0, Buffer::address)]
-    }
-}
-
-impl<T: Element> Argument for Option<&mut Buffer<T>> {
-    fn c_type(&self) -> String {
-        format!("Out<{}>", element::<T>())
-    }
-    fn words(&self) -> Vec<u64> {
-        vec![self.as_ref().map_or(0, |buffer| buffer.address())]
-    }
+buffer! {
+    &Buffer<T>, 0, buffer => buffer.address();
+    &mut Buffer<T>, 1, buffer => buffer.address();
+    Option<&Buffer<T>>, 0, buffer => buffer.map_or(0, Buffer::address);
+    Option<&mut Buffer<T>>, 1, buffer => buffer.as_ref().map_or(0, |buffer| buffer.address());
 }
 
 impl Cuda {
@@ -203,24 +191,22 @@ impl Launch<'_> {
     pub(crate) fn arg(mut self, argument: impl Argument) -> Self {
         self.types.push(argument.c_type());
         self.at.push(self.words.len());
-        self.words.extend(argument.words());
+        argument.push(&mut self.words);
         self
     }
 
     /// Queues the kernel.
     pub(crate) fn run(mut self) -> Result<()> {
         let Self { device, source, kernel, .. } = self;
-        let declared = source.parameters(kernel);
-        if declared.as_ref().is_none_or(|declared| *declared != self.types) {
-            let (wants, gets) = (declared.unwrap_or_default().join(", "), self.types.join(", "));
-            return Err(
-                device.error(format!("kernel {}::{kernel} takes ({wants}), but is given ({gets})", source.name))
-            );
-        }
         if self.grid.contains(&0) {
             return Ok(());
         }
-        let function = device.module(source)?.function(device, kernel)?;
+        let Kernel { function, parameters } = device.module(source)?.kernel(device, kernel)?;
+        if *parameters != self.types {
+            let (wants, gets) = (parameters.join(", "), self.types.join(", "));
+            let reason = format!("kernel {}::{kernel} takes ({wants}), but is given ({gets})", source.name);
+            return Err(device.error(reason));
+        }
         let words = self.words.as_mut_ptr();
         let mut arguments: Vec<*mut c_void> = self.at.iter().map(|&at| words.wrapping_add(at).cast()).collect();
         device.queue(function, self.grid, self.block, self.shared as u32, &mut arguments)

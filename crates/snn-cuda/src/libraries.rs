@@ -1,7 +1,8 @@
 //! Finding the three libraries of CUDA that the backend uses.
 //!
 //! They are looked for where the system looks for libraries. Where they lie elsewhere, as those of a Python wheel do,
-//! `SNN_CUDA_LIB_DIR` names their directories, separated by colons; those come first.
+//! `SNN_CUDA_LIB_DIR` names their directories, separated by colons. Where the system has a library of the same name too,
+//! that with the shorter version in its name is taken.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

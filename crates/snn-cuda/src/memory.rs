@@ -82,7 +82,10 @@ impl Memory for Cuda {
         if len > buffer.capacity {
             let bytes =
                 len.checked_mul(size_of::<T>()).ok_or_else(|| self.error(format!("no memory for {len} entries")))?;
-            self.count_moves(u64::from(buffer.memory.is_some()));
+            if buffer.memory.is_some() {
+                self.not_recording("a buffer that grows")?;
+                self.count_moves(1);
+            }
             buffer.memory = None;
             (buffer.capacity, buffer.len) = (0, 0);
             buffer.memory = Some(self.allocate(bytes)?);

@@ -30,6 +30,23 @@ fn buffers_keep_what_they_are_given() {
 }
 
 #[test]
+fn large_uploads_go_in_parts() {
+    let device = device();
+    let host: Vec<u32> = (0..(1 << 24) + 3).collect();
+    let uploaded = device.buffer_from(&host).unwrap();
+    assert!(device.to_host(&uploaded).unwrap() == host);
+}
+
+#[test]
+fn buffers_do_not_grow_in_recordings() {
+    let device = device();
+    let mut x = device.buffer_from(&[1.0_f32]).unwrap();
+    let refused = device.record(&mut || device.resize(&mut x, 2)).unwrap_err().to_string();
+    assert_eq!(refused, "cuda:0: cannot record a buffer that grows");
+    assert_eq!(device.to_host(&x).unwrap(), [1.0]);
+}
+
+#[test]
 fn too_much_memory_is_an_error() {
     let error = device().zeros::<f32>(1 << 40).unwrap_err().to_string();
     assert_eq!(error, "cuda:0: no memory for 4398046511104 bytes");

@@ -8,11 +8,11 @@ use std::sync::Mutex;
 use snn_cuda::Compiler;
 use snn_cuda::kernels::{ALL, Source};
 
-/// Ampere and Hopper.
-const ARCHITECTURES: [&str; 2] = ["compute_80", "compute_90"];
+/// Ampere and Hopper: PTX, and machine code, which is where registers and shared memory have their limits.
+const ARCHITECTURES: [&str; 4] = ["compute_80", "compute_90", "sm_80", "sm_90"];
 
 fn main() -> ExitCode {
-    if let Err(reason) = Compiler::ptx(ARCHITECTURES[0]) {
+    if let Err(reason) = Compiler::for_architecture(ARCHITECTURES[0]) {
         let must = std::env::var_os("SNN_REQUIRE_NVRTC").is_some_and(|value| value == "1");
         println!("test nvrtc ... {}: {reason}", if must { "FAILED" } else { "skipped" });
         return ExitCode::from(u8::from(must));
@@ -42,10 +42,14 @@ fn main() -> ExitCode {
 
 /// Compiles a file and looks for its kernels in what comes out; gives how many there are.
 fn compile(source: &Source, architecture: &str) -> Result<usize, String> {
-    let ptx = Compiler::ptx(architecture)?.compile(source)?;
-    let ptx = String::from_utf8(ptx).map_err(|e| e.to_string())?;
+    let image = Compiler::for_architecture(architecture)?.compile(source)?;
+    let text = String::from_utf8_lossy(&image);
+    let mark = |kernel: &str| match architecture.starts_with("sm_") {
+        true => format!(".text.{kernel}\0"),
+        false => format!(".entry {kernel}("),
+    };
     let declared: Vec<&str> = source.kernels().collect();
-    match declared.iter().find(|kernel| !ptx.contains(&format!(".entry {kernel}("))) {
+    match declared.iter().find(|kernel| !text.contains(&mark(kernel))) {
         Some(missing) => Err(format!("{missing} is not in the result")),
         None if declared.is_empty() => Err("no kernels".into()),
         None => Ok(declared.len()),

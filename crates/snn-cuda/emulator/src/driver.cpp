@@ -121,9 +121,11 @@ EXPORT int cuMemAllocAsync(void** address, size_t bytes, void* stream) {
     return *address ? SUCCESS : OUT_OF_MEMORY;
 }
 EXPORT int cuMemFreeAsync(void* address, void* stream) {
-    // A graph keeps what it took, for the next launch.
+    // A graph keeps what it took, for the next launch, and can free nothing else.
     auto& kept = ((Stream*)stream)->memory;
-    if (((Stream*)stream)->captured && std::find(kept.begin(), kept.end(), address) != kept.end()) return SUCCESS;
+    if (((Stream*)stream)->captured) {
+        return std::find(kept.begin(), kept.end(), address) != kept.end() ? SUCCESS : INVALID_VALUE;
+    }
     return enqueue(stream, [=] { return emulator::release(address) ? SUCCESS : INVALID_VALUE; });
 }
 EXPORT int cuMemHostAlloc(void** address, size_t bytes, unsigned) {
@@ -190,9 +192,9 @@ EXPORT int cuFuncGetAttribute(int* value, int, void*) { *value = 0; return SUCCE
 EXPORT int cuLaunchKernel(const Kernel* kernel, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
                           unsigned bz, unsigned shared, void* stream, void** arguments, void**) {
     size_t threads = (size_t)bx * by * bz;
-    // The limits of hardware, and that of our kernels.
+    // The limits of hardware, of a launch that asks for no more shared memory than any GPU has, and of our kernels.
     if (gx == 0 || gx > 0x7fffffffu || gy == 0 || gy > 65535 || gz == 0 || gz > 65535 || threads == 0 || threads > 256 ||
-        shared > 232448) {
+        shared > 49152) {
         return INVALID_VALUE;
     }
     // Arguments are read when the kernel is queued, not when it runs.
@@ -238,6 +240,11 @@ EXPORT int cuGraphInstantiateWithFlags(void** executable, void* graph, u64) {
     return SUCCESS;
 }
 EXPORT int cuGraphLaunch(void* executable, void*) {
+    // What the graph takes is as fresh in every launch.
+    for (void* address : ((Graph*)executable)->memory) {
+        emulator::Range range = emulator::range_of(address);
+        std::memset(address, 0xff, (size_t)(range.end - range.begin));
+    }
     for (auto& work : ((Graph*)executable)->work) {
         if (int error = work()) return error;
     }

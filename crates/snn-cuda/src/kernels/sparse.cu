@@ -21,8 +21,8 @@ BLOCK_KERNEL spikes_product(In<u32> words, int planes, i64 rows, int per_row, in
 }
 
 // A warp has 32 inputs, the bits of one word, and 32 columns, one for each lane: 1024 sums in registers. It goes through
-// the rows of its chunk, and past those where none of its inputs was active. `partial` is [chunks][inputs][delays][width];
-// the delay, blockIdx.z, is how many steps after its event a gradient is taken.
+// the rows of its chunk, 32 at a time, and past those where none of its inputs was active. `partial` is
+// [chunks][inputs][delays][width]; the delay, blockIdx.z, is how many steps after its event a gradient is taken.
 BLOCK_KERNEL spikes_weight_grad(In<u32> words, int planes, i64 rows, int steps, int inputs, int width, i64 chunk,
                                 In<float> grad, Out<float> partial) {
     int per_row = words_of(inputs), tiles = words_of(width);
@@ -30,6 +30,7 @@ BLOCK_KERNEL spikes_weight_grad(In<u32> words, int planes, i64 rows, int steps, 
     int lane = threadIdx.x % 32, late = blockIdx.z;
     int word = (int)(warp / tiles), n = (int)(warp % tiles) * 32 + lane;
     bool inside = word < per_row;
+    int column = min(n, width - 1);
     i64 begin = blockIdx.y * chunk;
     i64 end = begin + chunk < rows ? begin + chunk : rows;
     float sum[32];
@@ -41,15 +42,16 @@ BLOCK_KERNEL spikes_weight_grad(In<u32> words, int planes, i64 rows, int steps, 
             i64 mine = from + lane;
             bool reaches = inside && mine < end && mine % steps + late < steps;
             u32 bits = reaches ? words[(p * rows + mine) * per_row + word] : 0u;
-            u32 holders = __ballot_sync(ALL, bits != 0);
-            while (holders != 0) {
-                int holder = __ffs(holders) - 1;
-                holders &= holders - 1;
-                u32 active = __shfl_sync(ALL, bits, holder);
-                float g = n < width ? count * grad[(from + holder + late) * width + n] : 0.0f;
+            if (__ballot_sync(ALL, bits != 0) == 0) continue;
+            // Each input takes the rows where it was active. Lanes past the last column do as that one does.
+            In<float> first = grad + ((from + late) * width + column);
 #pragma unroll
-                for (int i = 0; i < 32; ++i) {
-                    if (active >> i & 1u) sum[i] += g;
+            for (int i = 0; i < 32; ++i) {
+                u32 active = __ballot_sync(ALL, bits >> i & 1u);
+                while (active != 0) {
+                    int row = __ffs(active) - 1;
+                    active &= active - 1;
+                    sum[i] += count * first[row * width];
                 }
             }
         }
@@ -67,6 +69,7 @@ KERNEL sum_chunks(In<float> partial, int chunks, i64 entries, Out<float> out) {
     i64 i = global_thread();
     if (i >= entries) return;
     float sum = 0.0f;
+#pragma unroll 16
     for (int c = 0; c < chunks; ++c) sum += partial[c * entries + i];
     out[i] = sum;
 }
