@@ -74,14 +74,28 @@ impl<B: Backend> CrossEntropy<B> {
     ///
     /// If `logits` are no values, a label is not below the number of logits, or the device fails.
     pub fn forward(&mut self, device: &B, logits: &Activity<B>, labels: &[u32]) -> Result<Scores> {
+        self.queue(device, logits, labels)?;
+        scores(device, &self.losses, logits.values("the loss")?, labels)
+    }
+
+    fn queue(&mut self, device: &B, logits: &Activity<B>, labels: &[u32]) -> Result<()> {
         let logits = logits.values("the loss")?;
         let classes = logits.len() / labels.len().max(1);
+        check_labels(labels, classes)?;
         device.resize(&mut self.targets, labels.len())?;
         device.upload(labels, &mut self.targets)?;
         device.resize(&mut self.losses, labels.len())?;
         self.grad.resize(device, &logits.shape)?;
         device.softmax_cross_entropy(classes, &logits.data, &self.targets, &mut self.losses, &mut self.grad.data)?;
-        scores(device, &self.losses, logits, labels)
+        Ok(())
+    }
+}
+
+/// Labels are checked here, because a device that finds a wrong one could not say so without being waited for.
+fn check_labels(labels: &[u32], classes: usize) -> Result<()> {
+    match labels.iter().find(|&&label| label as usize >= classes) {
+        Some(&unit) => Err(Error::Core(snn_core::Error::Unit { op: "the loss", unit, width: classes })),
+        None => Ok(()),
     }
 }
 
@@ -122,11 +136,30 @@ impl<B: Backend> Loss<B> {
     ///
     /// # Errors
     ///
-    /// As [`CrossEntropy::forward`].
+    /// As [`Loss::queue`].
     pub fn forward(&mut self, device: &B, logits: &Activity<B>, labels: &[u32]) -> Result<Scores> {
+        self.queue(device, logits, labels)?;
+        self.scores(device, logits, labels)
+    }
+
+    /// Reads what the queued losses came to, for which the host waits.
+    ///
+    /// # Errors
+    ///
+    /// If `logits` are no values or the device fails.
+    pub fn scores(&self, device: &B, logits: &Activity<B>, labels: &[u32]) -> Result<Scores> {
+        scores(device, &self.hard.losses, logits.values("the loss")?, labels)
+    }
+
+    /// Queues losses and the gradient of a batch.
+    ///
+    /// # Errors
+    ///
+    /// If `logits` are no values, a label is not below the number of logits, or the device fails.
+    pub fn queue(&mut self, device: &B, logits: &Activity<B>, labels: &[u32]) -> Result<()> {
         // The share of the class, and that of every other one, from the number of classes.
         let (own, other) = match self.config {
-            LossConfig::CrossEntropy { label_smoothing: 0.0 } => return self.hard.forward(device, logits, labels),
+            LossConfig::CrossEntropy { label_smoothing: 0.0 } => return self.hard.queue(device, logits, labels),
             LossConfig::CrossEntropy { label_smoothing } => (1.0 - label_smoothing, label_smoothing),
             LossConfig::Mse => (1.0, 0.0),
             LossConfig::Targets { on, off } => (on - off, off),
@@ -134,15 +167,10 @@ impl<B: Backend> Loss<B> {
         let outputs = logits.values("the loss")?;
         let classes = outputs.len() / labels.len().max(1);
         let other = if let LossConfig::CrossEntropy { .. } = self.config { other / classes as f64 } else { other };
+        check_labels(labels, classes)?;
         let mut shares = vec![B::Real::lit(other); outputs.len()];
         for (row, &label) in shares.chunks_mut(classes.max(1)).zip(labels) {
-            match row.get_mut(label as usize) {
-                Some(share) => *share = B::Real::lit(own + other),
-                None => {
-                    let (op, unit) = ("the loss", label);
-                    return Err(Error::Core(snn_core::Error::Unit { op, unit, width: classes }));
-                }
-            }
+            row[label as usize] = B::Real::lit(own + other);
         }
         device.resize(&mut self.shares, shares.len())?;
         device.upload(&shares, &mut self.shares)?;
@@ -162,7 +190,7 @@ impl<B: Backend> Loss<B> {
                 device.scale(factor, &mut grad.data)?;
             }
         }
-        scores(device, losses, outputs, labels)
+        Ok(())
     }
 
     /// The gradient on the logits, `[B, K]`, of the mean loss of the last batch.

@@ -771,25 +771,29 @@ impl<B: Backend> Session<'_, B> {
         let start = Instant::now();
         let input = self.upload.batch(device, batch)?;
         self.stack.forward(device, input, Pass::train(self.optimiser.step() as u32))?;
-        let mut scores = self.loss.forward(device, self.stack.output(), &batch.labels)?;
+        self.loss.queue(device, self.stack.output(), &batch.labels)?;
+        let mut penalty = 0.0;
         if config.rates != RateConfig::default() {
-            let penalty = RatePenalty::of(device, &self.stack, &config.rates)?;
-            scores.loss_sum += penalty.value * scores.samples as f64;
-            self.stack.set_rate_gradient(penalty.on_spikes, penalty.on_recurrent);
+            let rates = RatePenalty::of(device, &self.stack, &config.rates)?;
+            penalty = rates.value;
+            self.stack.set_rate_gradient(rates.on_spikes, rates.on_recurrent);
         }
+        clock.forward += start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        // Queued before anything is read, so that the device has work while the host waits.
+        self.stack.backward(device, input, self.loss.grad())?;
+        let mut scores = self.loss.scores(device, self.stack.output(), &batch.labels)?;
+        scores.loss_sum += penalty * scores.samples as f64;
         let spikes: u64 = hidden(&self.stack, &spikes_per_layer(device, &self.stack)?).iter().sum();
         let early = early_spikes(device, &self.stack)?;
         if let Some(watch) = &mut self.watch {
             watch.batch(device, Phase::Train, &self.stack, &batch.labels, (scores, &self.loss))?;
         }
-        clock.forward += start.elapsed().as_secs_f64();
         let events = self.stack.is_event_driven();
         if !scores.loss_sum.is_finite() || (scores.infinite > 0 && !events) {
             let hint = "lower train.optimiser.learning_rate or set train.clip_norm".into();
             return Err(Error::Diverged { loss: scores.loss(), epoch, batch: batch.index + 1, hint });
         }
-        let start = Instant::now();
-        self.stack.backward(device, input, self.loss.grad())?;
         if config.wake_labels > 0.0 {
             optim::wake_labels(device, &mut self.stack, &batch.labels, config.wake_labels)?;
         }

@@ -5,7 +5,7 @@ use snn_core::backend::{BlockOps, Leak, LeakGrad};
 use snn_core::error::Result;
 use snn_core::neurons::block::{BlockNeuron, Start};
 
-use super::{Split, check_leak, check_leak_grad, forward_scan, scan, size, surrogate, wide_scan};
+use super::{Split, check_leak, check_leak_grad, forward_scan, leak_arguments, scan, size, surrogate, wide_scan};
 use crate::device::Cuda;
 use crate::kernels::BLOCK;
 use crate::memory::Buffer;
@@ -59,16 +59,7 @@ pub fn backward(
         Split::Lanes => scan(device, &BLOCK, "block_backward", lanes),
         Split::Time => wide_scan(device, &BLOCK, "block_backward", lanes),
     };
-    launch
-        .arg(state)
-        .arg(leak.beta_raw)
-        .arg(stride)
-        .arg(leak.initial)
-        .arg(leak_grad.membrane)
-        .arg(grad)
-        .arg(leak_grad.beta)
-        .arg(leak_grad.initial)
-        .arg(leak_grad.current_sum)
+    leak_arguments(launch, leak, stride, state, grad, leak_grad)
         .arg(size(device, lanes)?)
         .arg(neuron.threshold as f32)
         .arg(i32::from(neuron.start == Start::Decayed))

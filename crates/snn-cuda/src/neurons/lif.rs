@@ -5,7 +5,7 @@ use snn_core::backend::{Leak, LeakGrad, LifOps};
 use snn_core::error::{Result, check_len};
 use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
 
-use super::{Split, check_leak, check_leak_grad, forward_scan, scan, size, surrogate, wide_scan};
+use super::{Split, check_leak, check_leak_grad, forward_scan, leak_arguments, scan, size, surrogate, wide_scan};
 use crate::device::Cuda;
 use crate::kernels::LIF;
 use crate::memory::Buffer;
@@ -73,16 +73,7 @@ pub fn backward(
         true => wide_scan(device, &LIF, "integrator_backward", lanes),
         false => scan(device, &LIF, "lif_backward", lanes),
     };
-    let launch = launch
-        .arg(state)
-        .arg(leak.beta_raw)
-        .arg(stride)
-        .arg(leak.initial)
-        .arg(leak_grad.membrane)
-        .arg(grad)
-        .arg(leak_grad.beta)
-        .arg(leak_grad.initial)
-        .arg(leak_grad.current_sum)
+    let launch = leak_arguments(launch, leak, stride, state, grad, leak_grad)
         .arg(size(device, lanes)?)
         .arg(surrogate(neuron.surrogate));
     if cut {

@@ -127,6 +127,27 @@ fn transposed(device: &Cuda, x: &Buffer<f32>, width: usize) -> Result<Buffer<f32
     Ok(out)
 }
 
+/// What the adjoints of leaky scans are given first.
+fn leak_arguments<'a>(
+    launch: Launch<'a>,
+    leak: Leak<'_, Cuda>,
+    stride: i32,
+    state: &Buffer<f32>,
+    grad: &mut Buffer<f32>,
+    leak_grad: LeakGrad<'_, Cuda>,
+) -> Launch<'a> {
+    launch
+        .arg(state)
+        .arg(leak.beta_raw)
+        .arg(stride)
+        .arg(leak.initial)
+        .arg(leak_grad.membrane)
+        .arg(grad)
+        .arg(leak_grad.beta)
+        .arg(leak_grad.initial)
+        .arg(leak_grad.current_sum)
+}
+
 /// A surrogate as kernels take it.
 pub(crate) fn surrogate(surrogate: Surrogate) -> Fields {
     let fields = |kind, values: [f64; 5]| values.into_iter().fold(Fields::new("Surrogate").int(kind), Fields::float);
