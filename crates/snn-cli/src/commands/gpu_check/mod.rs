@@ -5,12 +5,16 @@
 //! | `suite` | the behaviour suite of all backends, against the `f64` reference |
 //! | `golden` | every golden case |
 //! | `agreement` | the spikes of the processor, one by one; gradients within 1e-5 of the largest entry |
+//! | `recorded` | training with recorded passes, bit for bit as without |
 //! | `memory` | no error of `compute-sanitizer` in the suite, where it is installed |
 //! | `scans` | 70 % of the measured copy bandwidth |
 //! | `layers` | 1.5 times the floor at most; PyTorch's block 10 times as long, its sequential model 50 times at n 100 |
 //! | `busy` | a training step takes hardly longer than its kernels |
 //!
 //! The floor of a layer is that of `snn bench layer`, from limits measured in the same run.
+
+mod recorded;
+mod scans;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -21,24 +25,17 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::json;
-use snn_core::backend::{
-    AlifOps, AlifParameters, BlockOps, CubaOps, CubaParameters, DecayMap, FilterGrad, Filters, Fire, Leak, LeakGrad,
-    LifOps, Memory, Noise, ParaLifOps, SpikeMemory,
-};
-use snn_core::neurons::alif::{AlifGradient, AlifNeuron, Limits as AlifLimits};
-use snn_core::neurons::block::BlockNeuron;
-use snn_core::neurons::cuba::{CubaNeuron, Recurrence};
-use snn_core::neurons::lif::{LifKind, LifNeuron, Path};
-use snn_core::neurons::paralif::FiringMode;
-use snn_core::random::SpikeDraws;
+use snn_core::Lanes;
+use snn_core::backend::Memory;
 use snn_core::testkit::agreement::agreement;
-use snn_core::{Lanes, Surrogate};
 use snn_cpu::Cpu;
 use snn_cpu::limits::Limits;
 use snn_cuda::Cuda;
 use snn_cuda::limits::Sizes;
 use snn_data::synth::poisson::{Rate, poisson_spikes};
 
+use self::recorded::Steps;
+use self::scans::scan_times;
 use crate::args::GpuCheck;
 use crate::bench::device::{Timeable, gpu_limits};
 use crate::bench::layer::{Floor, Fused, LayerCell, LayerModel, Timed, peer_cell, time_layer};
@@ -55,6 +52,7 @@ pub(crate) enum Part {
     Suite,
     Golden,
     Agreement,
+    Recorded,
     Memory,
     Scans,
     Layers,
@@ -98,19 +96,19 @@ pub(crate) fn run(args: &GpuCheck, quiet: bool) -> Result<()> {
     let mut limits = None;
     for part in Part::value_variants().iter().filter(|part| wanted(part)) {
         check.say(&part.name());
-        match part {
+        let done = match part {
             Part::Suite => check.suite(),
-            Part::Golden => check.golden()?,
-            Part::Agreement => check.agreement()?,
-            Part::Memory => check.memory()?,
-            Part::Scans | Part::Layers => {
-                let limits = match limits {
-                    Some(limits) => limits,
-                    None => *limits.insert(gpu_limits(&check.device, check.sizes())?),
-                };
-                if *part == Part::Scans { check.scans(&limits)? } else { check.layers(&limits)? }
-            }
-            Part::Busy => check.busy()?,
+            Part::Golden => check.golden(),
+            Part::Agreement => check.agreement(),
+            Part::Recorded => check.recorded(),
+            Part::Memory => check.memory(),
+            Part::Scans => check.limits(&mut limits).and_then(|limits| check.scans(&limits)),
+            Part::Layers => check.limits(&mut limits).and_then(|limits| check.layers(&limits)),
+            Part::Busy => check.busy(),
+        };
+        // What one part runs into must not hide what the others find.
+        if let Err(error) = done {
+            check.find(*part, "the whole part", (format!("{error:#}"), None), ("no error", Some(false)));
         }
     }
     if let Some(limits) = &limits {
@@ -136,9 +134,13 @@ pub(crate) fn run(args: &GpuCheck, quiet: bool) -> Result<()> {
 }
 
 impl Check<'_> {
-    /// How large the work is that limits are measured with.
-    fn sizes(&self) -> Sizes {
-        if self.args.small { Sizes::SMALL } else { Sizes::full(&self.device) }
+    /// The limits, measured once.
+    fn limits(&self, known: &mut Option<Limits>) -> Result<Limits> {
+        if known.is_none() {
+            let sizes = if self.args.small { Sizes::SMALL } else { Sizes::full(&self.device) };
+            *known = Some(gpu_limits(&self.device, sizes)?);
+        }
+        known.context("limits were measured just now")
     }
 
     fn say(&self, text: &str) {
@@ -157,13 +159,14 @@ impl Check<'_> {
         self.findings.push(Finding { part, what: what.into(), found, value, asked: asked.into(), passed });
     }
 
-    fn suite(&mut self) {
+    fn suite(&mut self) -> Result<()> {
         // A case that fails says why by itself.
         for (name, case) in snn_core::backend_suite!(table Cuda) {
             let passed = catch_unwind(AssertUnwindSafe(|| case(&self.device))).is_ok();
             let found = if passed { "yes" } else { "no, see above" };
             self.find(Part::Suite, name.replace('_', " "), (found.into(), None), ("yes", Some(passed)));
         }
+        Ok(())
     }
 
     /// This program, to be run again.
@@ -217,6 +220,26 @@ impl Check<'_> {
                 ("the same spikes, 1e-5", Some(passed)),
             );
         }
+        Ok(())
+    }
+
+    /// Trains a network twice, with recorded passes and without.
+    fn recorded(&mut self) -> Result<()> {
+        let device = &self.device;
+        let mut networks = [Steps::new(device)?, Steps::new(device)?];
+        // A model whose caller sets numbers for each pass is not recorded; these make no difference.
+        networks[1].stack.set_rate_gradient(0.0, 0.0);
+        // Batches of another size come between, and a larger one moves buffers.
+        for (i, batch) in [6, 6, 6, 4, 6, 6, 9, 9, 6].into_iter().enumerate() {
+            for network in &mut networks {
+                network.step(device, batch, i as u64)?;
+            }
+        }
+        let [recorded, plain] = [networks[0].weights(device)?, networks[1].weights(device)?];
+        let differing = recorded.iter().zip(&plain).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+        let found = format!("{differing} of {} weights differ", plain.len());
+        let what = "training with recorded passes";
+        self.find(Part::Recorded, what, (found, Some(differing as f64)), ("the same bits", Some(differing == 0)));
         Ok(())
     }
 
@@ -379,115 +402,4 @@ fn each(device: &Cuda, repeats: usize, mut work: impl FnMut() -> Result<()>) -> 
         best = best.min(start.elapsed().as_secs_f64() / repeats as f64);
     }
     Ok(best)
-}
-
-/// Seconds of the forward and backward scan of every family without recurrent connections.
-fn scan_times(device: &Cuda, lanes: Lanes) -> Result<Vec<(&'static str, [f64; 2])>> {
-    let (mut state, mut grad) = (device.zeros(lanes.len())?, device.zeros(lanes.len())?);
-    let beta = device.buffer_from(&vec![0.9_f32; lanes.width])?;
-    let half = device.buffer_from(&vec![0.5_f32; lanes.width])?;
-    let mut spikes = device.spikes();
-    let mut all = Vec::new();
-    let mut time = |name, forward: &mut dyn FnMut() -> Result<()>, backward: &mut dyn FnMut() -> Result<()>| {
-        let times = [each(device, 10, forward)?, each(device, 10, backward)?];
-        all.push((name, times));
-        Ok::<_, anyhow::Error>(())
-    };
-    // Both closures use the same buffers, one after the other.
-    let buffers = std::cell::RefCell::new((&mut state, &mut grad, &mut spikes));
-    let leak = || Leak { beta_raw: &beta, initial: None };
-    let lifs = [
-        ("leaky integrator", LifNeuron::INTEGRATOR),
-        ("LIF, many spikes", LifNeuron::new(LifKind::Multi { reset: Path::Attached })),
-        ("LIF, one spike", LifNeuron::new(LifKind::Single { mask: Path::Attached })),
-    ];
-    for (name, neuron) in lifs {
-        time(
-            name,
-            &mut || {
-                let (state, _, spikes) = &mut *buffers.borrow_mut();
-                Ok(device.lif_forward(&neuron, lanes, leak(), state, spikes)?)
-            },
-            &mut || {
-                let (state, grad, _) = &mut *buffers.borrow_mut();
-                Ok(device.lif_backward(&neuron, lanes, leak(), state, grad, LeakGrad::default())?)
-            },
-        )?;
-    }
-    let block = BlockNeuron::default();
-    time(
-        "block",
-        &mut || {
-            let (state, _, spikes) = &mut *buffers.borrow_mut();
-            Ok(device.block_forward(&block, lanes, leak(), state, spikes)?)
-        },
-        &mut || {
-            let (state, grad, _) = &mut *buffers.borrow_mut();
-            Ok(device.block_backward(&block, lanes, leak(), state, grad, LeakGrad::default())?)
-        },
-    )?;
-    let filters = Filters::<Cuda> { alpha: Some(&half), beta: &beta, map: DecayMap::Direct };
-    for (name, mode) in [("ParaLIF-T", FiringMode::T), ("SPSN-SB", FiringMode::SB)] {
-        let fire = Fire::<Cuda> {
-            firing: mode.firing(Surrogate::FastSigmoid { scale: 100.0 }),
-            threshold: &half,
-            noise: Noise::Drawn(SpikeDraws { seed: 1, pass: 1, population: 1 }),
-        };
-        time(
-            name,
-            &mut || {
-                let (state, _, spikes) = &mut *buffers.borrow_mut();
-                Ok(device.paralif_forward(lanes, Some(filters), Some(fire), state, spikes)?)
-            },
-            &mut || {
-                let (state, grad, _) = &mut *buffers.borrow_mut();
-                Ok(device.paralif_backward(lanes, Some(filters), Some(fire), state, grad, FilterGrad::default())?)
-            },
-        )?;
-    }
-    let cuba = CubaNeuron {
-        surrogate: Surrogate::FastSigmoid { scale: 10.0 },
-        refractory: 0,
-        fires: true,
-        recurrence: Recurrence::None,
-    };
-    let parameters = CubaParameters::<Cuda> { filters, threshold: &half, recurrent: None };
-    time(
-        "CUBA",
-        &mut || {
-            let (state, _, spikes) = &mut *buffers.borrow_mut();
-            Ok(device.cuba_forward(&cuba, lanes, parameters, state, None, spikes)?)
-        },
-        &mut || {
-            let (state, grad, _) = &mut *buffers.borrow_mut();
-            Ok(device.cuba_backward(&cuba, lanes, parameters, state, None, grad, FilterGrad::default())?)
-        },
-    )?;
-    let parameters = AlifParameters::<Cuda> { beta: &beta, decay: &beta, strength: &half, recurrent: None };
-    let gradients = [
-        ("ALIF, steps", AlifGradient::Steps { spikes: Path::Detached, adaptation: Path::Attached }),
-        ("ALIF, blocks", AlifGradient::Blocks { spikes: Path::Detached }),
-    ];
-    for (name, gradient) in gradients {
-        let neuron = AlifNeuron {
-            surrogate: Surrogate::MULTI_GAUSSIAN,
-            refractory: 40,
-            adapts: true,
-            recurrent: false,
-            gradient,
-            limits: AlifLimits::PUBLISHED,
-        };
-        time(
-            name,
-            &mut || {
-                let (state, _, spikes) = &mut *buffers.borrow_mut();
-                Ok(device.alif_forward(&neuron, lanes, parameters, state, spikes)?)
-            },
-            &mut || {
-                let (state, grad, _) = &mut *buffers.borrow_mut();
-                Ok(device.alif_backward(&neuron, lanes, parameters, state, grad, Default::default())?)
-            },
-        )?;
-    }
-    Ok(all)
 }
