@@ -38,10 +38,7 @@ pub(crate) fn run(args: &Info) -> Result<()> {
 /// What `--device` can name here, and what is missing.
 fn devices(json: bool) -> Result<()> {
     let cpu = snn_core::backend::Memory::describe(&Cpu::new(0)?);
-    let gpus = snn_cuda::devices().and_then(|devices| {
-        let rest = Needed::all_present(&Needed::ALL[1..]);
-        rest.map_err(|reason| snn_core::Error::Device { device: "cuda".into(), reason }).map(|()| devices)
-    });
+    let gpus = gpus();
     if json {
         let list = |d: &snn_cuda::DeviceInfo| {
             serde_json::json!({
@@ -51,16 +48,26 @@ fn devices(json: bool) -> Result<()> {
             })
         };
         let found: Vec<_> = gpus.as_ref().map(|gpus| gpus.iter().map(list).collect()).unwrap_or_default();
-        let missing = gpus.as_ref().err().map(ToString::to_string);
-        return console::json(&serde_json::json!({ "cpu": cpu, "cuda": found, "cuda_missing": missing }));
+        return console::json(&serde_json::json!({ "cpu": cpu, "cuda": found, "cuda_missing": gpus.err() }));
     }
     console::line(format_args!("cpu     {}", cpu.trim_start_matches("cpu, ")))?;
     match gpus {
-        Ok(gpus) if gpus.is_empty() => console::line("cuda    none: the driver finds no GPU"),
         Ok(gpus) => gpus.iter().try_for_each(console::line),
-        Err(snn_core::Error::Device { reason, .. }) => console::line(format_args!("cuda    none: {reason}")),
-        Err(error) => Err(error.into()),
+        Err(reason) => console::line(format_args!("cuda    none: {reason}")),
     }
+}
+
+/// The GPUs that can be used, or what is missing.
+fn gpus() -> Result<Vec<snn_cuda::DeviceInfo>, String> {
+    let devices = snn_cuda::devices().map_err(|error| match error {
+        snn_core::Error::Device { reason, .. } => reason,
+        other => other.to_string(),
+    })?;
+    if devices.is_empty() {
+        return Err("the driver finds no GPU".into());
+    }
+    Needed::all_present(&Needed::ALL)?;
+    Ok(devices)
 }
 
 fn describe<B: Backend>(device: &B, args: &Info) -> Result<()> {

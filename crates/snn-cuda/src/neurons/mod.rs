@@ -33,7 +33,7 @@ pub enum Split {
 }
 
 impl Split {
-    /// What is faster for a size.
+    /// The choice for a size: whether a thread for each lane keeps every multiprocessor busy. Counted, not measured.
     #[must_use]
     pub const fn of(lanes: Lanes, multiprocessors: u32) -> Self {
         let few = lanes.batch * words_of(lanes.width) < 8 * multiprocessors as usize;
@@ -42,7 +42,7 @@ impl Split {
 }
 
 impl Cuda {
-    /// What is faster for a size on this device.
+    /// The choice for a size on this device.
     fn split(&self, lanes: Lanes) -> Split {
         Split::of(lanes, self.info().multiprocessors)
     }
