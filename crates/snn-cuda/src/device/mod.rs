@@ -243,12 +243,6 @@ impl Cuda {
         self.inner.precision
     }
 
-    /// The directory of compiled kernels, if there is one.
-    #[must_use]
-    pub fn cache_dir(&self) -> Option<PathBuf> {
-        self.inner.cache.directory().map(PathBuf::from)
-    }
-
     /// An error of this device.
     pub(crate) fn error(&self, reason: impl Into<String>) -> Error {
         Error::Device { device: format!("cuda:{}", self.inner.info.index), reason: reason.into() }
@@ -353,13 +347,12 @@ impl Cuda {
         let (major, minor) = self.inner.info.capability;
         let compiler = Compiler::for_capability(major, minor).map_err(|reason| self.error(reason))?;
         let key = Cache::key(&[source.name, &source.text(), &compiler.options().join(" "), &compiler.version]);
-        let build = || compiler.compile(source).map_err(|reason| self.error(reason));
         if let Some(image) = self.inner.cache.get(&key)
             && let Ok(module) = Module::new(&image, source)
         {
             return Ok(module);
         }
-        let image = build()?;
+        let image = compiler.compile(source).map_err(|reason| self.error(reason))?;
         let module =
             Module::new(&image, source).map_err(|e| self.failed(&format!("kernels {} do not load", source.name), e))?;
         self.inner.cache.put(&key, &image);
@@ -393,6 +386,7 @@ fn keep_freed_memory(context: &CudaContext) -> Result<(), DriverError> {
         driver::mem_pool::set_attribute(pool, attribute, (&raw mut everything).cast())
     }
 }
+
 /// Memory of a device; freed behind the work that was queued before.
 pub(crate) struct Allocation {
     device: Cuda,

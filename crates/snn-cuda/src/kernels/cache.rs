@@ -28,10 +28,6 @@ impl Cache {
         Self { directory: directory.map(|dir| dir.join("kernels")) }
     }
 
-    pub(crate) fn directory(&self) -> Option<&Path> {
-        self.directory.as_deref()
-    }
-
     /// The name of what is made of these parts.
     pub(crate) fn key(parts: &[&str]) -> String {
         let mut hash = Sha256::new();
