@@ -11,7 +11,7 @@
 //! How many maps go together depends on sizes alone.
 
 use snn_core::Conv;
-use snn_core::backend::Gemm;
+use snn_core::backend::{Gemm, LinAlg};
 use snn_core::error::{Result, check_len};
 
 use crate::device::{Cuda, Matrix};
@@ -157,7 +157,7 @@ impl Cuda {
             let operands = [rows_of(patches, fan, first), rows_of(weight, channels, 0), to];
             self.queue_products(Gemm::new(chunk.positions, channels, fan), operands, 1)
         })?;
-        bias.map_or(Ok(()), |bias| self.add_to_rows(rows * positions(conv), bias, out))
+        bias.map_or(Ok(()), |bias| self.add_bias(rows * positions(conv), bias, out))
     }
 
     /// The weight gradient, lengths checked.
@@ -192,7 +192,7 @@ impl Cuda {
             product(0, each, parts, chunk.from > 0)?;
             product(each * parts, chunk.positions - each * parts, 1, true)
         })?;
-        sums.map_or(Ok(()), |sums| self.sum_chunks(parts, &sums, grad_weight))
+        sums.map_or(Ok(()), |sums| self.sum_all_rows(parts, grad_weight.len(), &sums, grad_weight))
     }
 
     pub(crate) fn convolve_spikes(

@@ -93,8 +93,7 @@ impl DelayOps for Cuda {
         let lanes = spikes.lanes();
         check_product("delay_forward", delays, lanes, kernel, out)?;
         self.launch(&DELAYS, "delay_forward")
-            .grid(lanes.rows().div_ceil(8), delays.width.div_ceil(128), 1)
-            .block(256, 1)
+            .rows_of_events(lanes.rows(), delays.width)
             .arg(spikes.words())
             .arg(spikes.planes())
             .arg(spikes.rows())

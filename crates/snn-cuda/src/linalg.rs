@@ -20,6 +20,15 @@ impl Launch<'_> {
 }
 
 impl Cuda {
+    /// A square matrix with rows and columns exchanged.
+    pub(crate) fn transposed(&self, x: &Buffer<f32>, width: usize) -> Result<Buffer<f32>> {
+        let mut out = self.scratch(x.len())?;
+        let tiles = width.div_ceil(32);
+        let launch = self.launch(&LINALG, "transpose").grid(tiles, tiles, 1).block(32, 8);
+        launch.arg(x).arg(&mut out).arg(width as i32).run()?;
+        Ok(out)
+    }
+
     /// `out[b, t, :] = factor * x[b, :]`; the lengths have been checked.
     fn repeat_scaled(&self, lanes: Lanes, factor: f32, x: &Buffer<f32>, out: &mut Buffer<f32>) -> Result<()> {
         self.launch(&LINALG, "repeat_steps").arg(x).arg(out).entries(lanes.len(), lanes).arg(factor).run()
@@ -90,7 +99,8 @@ impl LinAlg for Cuda {
 
     fn add_bias(&self, rows: usize, bias: &Buffer<f32>, x: &mut Buffer<f32>) -> Result<()> {
         check_len("add_bias", "x", x.len(), rows * bias.len())?;
-        self.add_to_rows(rows, bias, x)
+        let len = x.len();
+        self.launch(&LINALG, "add_bias").threads(len).arg(bias).arg(bias.len() as i32).arg(len as i64).arg(x).run()
     }
 
     fn add_assign(&self, x: &Buffer<f32>, y: &mut Buffer<f32>) -> Result<()> {

@@ -5,11 +5,12 @@
 //! asking would make the host wait, so they are always walked.
 
 use snn_core::Lanes;
-use snn_core::backend::{Gemm, Memory};
+use snn_core::backend::{Gemm, LinAlg};
 use snn_core::error::Result;
 
 use crate::device::{Cuda, Matrix};
 use crate::kernels::SPARSE;
+use crate::launch::{BLOCK, Launch};
 use crate::memory::Buffer;
 use crate::spikes::{CudaSpikes, words_of};
 
@@ -18,8 +19,11 @@ use crate::spikes::{CudaSpikes, words_of};
 /// a fused multiplication and addition.
 const DENSE: f64 = 0.25;
 
-/// Columns of a warp in [`Cuda::spikes_product`].
+/// Columns of a warp that adds up the weights of a row's events.
 const COLUMNS: usize = 128;
+
+/// Rows of a block of such warps, a warp for each.
+const ROWS: usize = 8;
 
 /// Entries of the partial sums of a weight gradient, at most: 64 MiB.
 const PARTIAL: usize = 1 << 24;
@@ -29,6 +33,13 @@ const MOST_CHUNKS: usize = 4096;
 
 /// Rows whose gradients are summed together, at least.
 const MIN_ROWS: usize = 64;
+
+impl Launch<'_> {
+    /// A warp for each row and 128 columns.
+    pub(crate) fn rows_of_events(self, rows: usize, width: usize) -> Self {
+        self.grid(rows.div_ceil(ROWS), width.div_ceil(COLUMNS), 1).block(BLOCK, 1)
+    }
+}
 
 impl Cuda {
     /// A dense product; the lengths have been checked.
@@ -58,11 +69,10 @@ impl Cuda {
         if is_dense(spikes) {
             let dense = self.dense_spikes(spikes)?;
             self.product(Gemm::new(lanes.rows(), width, lanes.width), &dense, weight, out)?;
-            return bias.map_or(Ok(()), |bias| self.add_to_rows(lanes.rows(), bias, out));
+            return bias.map_or(Ok(()), |bias| self.add_bias(lanes.rows(), bias, out));
         }
         self.launch(&SPARSE, "spikes_product")
-            .grid(lanes.rows().div_ceil(8), width.div_ceil(COLUMNS), 1)
-            .block(256, 1)
+            .rows_of_events(lanes.rows(), width)
             .arg(spikes.words())
             .arg(spikes.planes())
             .arg(spikes.rows())
@@ -129,31 +139,7 @@ impl Cuda {
         }
         let mut partial = self.scratch(chunks * entries)?;
         sum(&mut partial)?;
-        self.sum_chunks(chunks, &partial, grad_weight)
-    }
-
-    /// `out[i] = sum over c of partial[c, i]`, in order.
-    pub(crate) fn sum_chunks(&self, chunks: usize, partial: &Buffer<f32>, out: &mut Buffer<f32>) -> Result<()> {
-        let entries = self.len(out);
-        self.launch(&SPARSE, "sum_chunks")
-            .threads(entries)
-            .arg(partial)
-            .arg(chunks as i32)
-            .arg(entries as i64)
-            .arg(out)
-            .run()
-    }
-
-    /// Adds `bias[n]` to every row; the lengths have been checked.
-    pub(crate) fn add_to_rows(&self, rows: usize, bias: &Buffer<f32>, x: &mut Buffer<f32>) -> Result<()> {
-        let (width, entries) = (self.len(bias), rows * self.len(bias));
-        self.launch(&SPARSE, "add_to_rows")
-            .threads(entries)
-            .arg(bias)
-            .arg(width as i32)
-            .arg(entries as i64)
-            .arg(x)
-            .run()
+        self.sum_all_rows(chunks, entries, &partial, grad_weight)
     }
 }
 

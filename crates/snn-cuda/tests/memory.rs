@@ -78,3 +78,19 @@ fn spikes_come_back_as_they_went() {
     assert!(device.add_spikes(&spikes, &sum, &mut late).is_err());
     assert_eq!(device.download_spikes(&spikes).unwrap().events(), 0);
 }
+
+#[test]
+fn what_the_host_takes_part_in_is_refused_by_a_recording() {
+    let gpu = device();
+    let mut x = gpu.zeros::<f32>(4).unwrap();
+    let refused = gpu.record(&mut || gpu.upload(&[1.0; 4], &mut x)).unwrap_err().to_string();
+    assert_eq!(refused, "cuda:0: cannot record a copy from or to the host");
+    assert!(gpu.record(&mut || gpu.synchronise()).is_err());
+    // Nothing is left of the attempts.
+    gpu.upload(&[1.0, 2.0, 3.0, 4.0], &mut x).unwrap();
+    let mut y = gpu.zeros::<f32>(4).unwrap();
+    let recording = gpu.record(&mut || gpu.copy(&x, &mut y)).unwrap().unwrap();
+    assert_eq!(gpu.to_host(&y).unwrap(), [0.0; 4]);
+    gpu.replay(&recording).unwrap();
+    assert_eq!(gpu.to_host(&y).unwrap(), [1.0, 2.0, 3.0, 4.0]);
+}

@@ -44,6 +44,16 @@ impl<B: Backend> Recordings<B> {
         self.last = [vec![], vec![]];
     }
 
+    /// Whether the device records at all, as far as is known.
+    pub(crate) fn are_possible(&self) -> bool {
+        !self.off
+    }
+
+    /// How many passes are recorded.
+    pub(crate) fn count(&self) -> usize {
+        self.known.iter().filter(|(_, recording)| recording.is_some()).count()
+    }
+
     /// Does `work`, by its recording if there is one for this key and nothing else ran since.
     pub(crate) fn run(
         &mut self,
@@ -52,9 +62,6 @@ impl<B: Backend> Recordings<B> {
         key: Key,
         work: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
-        if self.off {
-            return work();
-        }
         let follows = self.last[direction as usize] == key;
         self.last[direction as usize].clone_from(&key);
         // A buffer that grew lies elsewhere now; recordings still have its old place.

@@ -324,9 +324,18 @@ impl<B: Backend> Stack<B> {
 
     /// What a recording of a pass would depend on; nothing if it cannot be recorded.
     fn key(&self, device: &B, input: &Activity<B>, (direction, mode): (Direction, Mode)) -> Option<Key> {
+        if !self.recordings.are_possible() {
+            return None;
+        }
         let mut key = vec![direction as u64, mode as u64];
         let repeats = !self.regularised && self.layers.iter().all(|layer| layer.repeats());
         (repeats && recordings::place(device, input, &mut key)).then_some(key)
+    }
+
+    /// How many passes are recorded at the moment; see [`Layer::repeats`].
+    #[must_use]
+    pub fn recorded_passes(&self) -> usize {
+        self.recordings.count()
     }
 
     /// Says how far training is; see [`Layer::set_epoch`].
@@ -568,6 +577,17 @@ mod tests {
             let message = build(&format!("layers = [{layers}]{readout}")).unwrap_err().to_string();
             assert!(message.contains(want), "{message}");
         }
+    }
+
+    #[test]
+    fn what_differs_from_pass_to_pass_is_not_recorded() {
+        let repeats = |layer: &str| build(&format!("layers = [{layer}]")).unwrap().layers().all(|l| l.repeats());
+        let dense = |more: &str| repeats(&format!("{{ kind = 'dense', width = 10{more} }}"));
+        assert!(dense("") && dense(", delays = { max = 7 }"));
+        assert!(dense(", neuron = { model = 'paralif', mode = 'T' }"));
+        assert!(!dense(", neuron = { model = 'paralif', mode = 'SB' }"));
+        assert!(!dense(", norm = { kind = 'batch' }"));
+        assert!(!repeats("{ kind = 'dense', width = 10 }, { kind = 'dropout', p = 0.5 }"));
     }
 
     #[test]

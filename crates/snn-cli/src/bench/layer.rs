@@ -368,7 +368,7 @@ impl<D: Backend> Fused<D> {
     }
 
     /// Queues the forward pass.
-    pub(crate) fn queue_forward(&mut self, device: &D) -> Result<()> {
+    pub(crate) fn queue_forward(&mut self, device: &D) -> snn_core::Result<()> {
         for i in 0..self.layers.len() {
             let (before, rest) = self.layers.split_at_mut(i);
             let input = before.last().map_or(&self.input, Layer::output);
@@ -377,8 +377,13 @@ impl<D: Backend> Fused<D> {
         Ok(())
     }
 
+    /// Queues the incoming gradient, all ones.
+    pub(crate) fn queue_ones(&mut self, device: &D) -> snn_core::Result<()> {
+        self.grads.last_mut().map_or(Ok(()), |grad| device.fill(&mut grad.data, D::Real::ONE))
+    }
+
     /// Queues the backward pass.
-    pub(crate) fn queue_backward(&mut self, device: &D) -> Result<()> {
+    pub(crate) fn queue_backward(&mut self, device: &D) -> snn_core::Result<()> {
         for i in (0..self.layers.len()).rev() {
             let (before, rest) = self.layers.split_at_mut(i);
             let (earlier, grad) = self.grads.split_at_mut(i);
@@ -403,10 +408,7 @@ impl<D: Backend> Timed<D> for Fused<D> {
     }
 
     fn prepare_backward(&mut self, device: &D) -> Result<()> {
-        if let Some(grad) = self.grads.last_mut() {
-            device.fill(&mut grad.data, D::Real::ONE)?;
-        }
-        Ok(())
+        Ok(self.queue_ones(device)?)
     }
 
     fn backward(&mut self, device: &D) -> Result<()> {

@@ -389,19 +389,3 @@ KERNEL cuba_membrane(Out<float> state, In<float> threshold, int stride, int widt
     i64 i = global_thread();
     if (i < length && state[i] > cuba_threshold(threshold, stride, (int)(i % width))) state[i] = 0.0f;
 }
-
-// A square matrix with rows and columns exchanged, tile by tile.
-BLOCK_KERNEL transpose(In<float> x, Out<float> out, int width) {
-    __shared__ float tile[32][33];
-    int column = blockIdx.x * 32 + threadIdx.x;
-    for (int k = threadIdx.y; k < 32; k += blockDim.y) {
-        int row = blockIdx.y * 32 + k;
-        if (row < width && column < width) tile[k][threadIdx.x] = x[(i64)row * width + column];
-    }
-    __syncthreads();
-    int out_column = blockIdx.y * 32 + threadIdx.x;
-    for (int k = threadIdx.y; k < 32; k += blockDim.y) {
-        int row = blockIdx.x * 32 + k;
-        if (row < width && out_column < width) out[(i64)row * width + out_column] = tile[threadIdx.x][k];
-    }
-}

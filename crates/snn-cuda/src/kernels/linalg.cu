@@ -1,5 +1,10 @@
 // Arithmetic on whole arrays, shifts and reductions along time, masks.
 
+KERNEL add_bias(In<float> bias, int width, i64 len, Out<float> x) {
+    i64 i = global_thread();
+    if (i < len) x[i] += bias[i % width];
+}
+
 KERNEL add_assign(In<float> x, Out<float> y, i64 len) {
     i64 i = global_thread();
     if (i < len) y[i] += x[i];
@@ -174,4 +179,20 @@ KERNEL mask_values(In<float> mask, Out<float> x, i64 len, int steps, int width) 
     if (i >= len) return;
     Entry at = entry_of(i, steps, width);
     x[i] *= mask[at.b * width + at.n];
+}
+
+// A square matrix with rows and columns exchanged, tile by tile.
+BLOCK_KERNEL transpose(In<float> x, Out<float> out, int width) {
+    __shared__ float tile[32][33];
+    int column = blockIdx.x * 32 + threadIdx.x;
+    for (int k = threadIdx.y; k < 32; k += blockDim.y) {
+        int row = blockIdx.y * 32 + k;
+        if (row < width && column < width) tile[k][threadIdx.x] = x[(i64)row * width + column];
+    }
+    __syncthreads();
+    int out_column = blockIdx.y * 32 + threadIdx.x;
+    for (int k = threadIdx.y; k < 32; k += blockDim.y) {
+        int row = blockIdx.x * 32 + k;
+        if (row < width && out_column < width) out[(i64)row * width + out_column] = tile[threadIdx.x][k];
+    }
 }

@@ -64,17 +64,3 @@ BLOCK_KERNEL spikes_weight_grad(In<u32> words, int planes, i64 rows, int steps, 
         }
     }
 }
-
-KERNEL sum_chunks(In<float> partial, int chunks, i64 entries, Out<float> out) {
-    i64 i = global_thread();
-    if (i >= entries) return;
-    float sum = 0.0f;
-#pragma unroll 16
-    for (int c = 0; c < chunks; ++c) sum += partial[c * entries + i];
-    out[i] = sum;
-}
-
-KERNEL add_to_rows(In<float> bias, int width, i64 entries, Out<float> x) {
-    i64 i = global_thread();
-    if (i < entries) x[i] += bias[i % width];
-}

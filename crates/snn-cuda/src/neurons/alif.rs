@@ -12,7 +12,6 @@ use snn_core::neurons::lif::Path;
 
 use super::{
     CHUNK, Split, Workspace, check_membrane, check_places, forward_scan, recurrent_block, scan, size, surrogate,
-    transposed,
 };
 use crate::device::Cuda;
 use crate::kernels::ALIF;
@@ -189,7 +188,7 @@ impl<'a> Plan<'a> {
         let chunk = (self.refractory() + 1).min(CHUNK);
         let rows = if chunk == 1 { 1 } else { CHUNK };
         let held = self.hold(device, state, chunk)?;
-        let transposed = transposed(device, weight, width)?;
+        let transposed = device.transposed(weight, width)?;
         let kept = if width > BLOCK as usize { 12 * width } else { 0 };
         let mut work = Workspace::<f32>::new(device, batch, rows * width + kept)?;
         let (neurons, parts) = recurrent_block(width);

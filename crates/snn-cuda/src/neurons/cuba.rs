@@ -10,7 +10,6 @@ use snn_core::neurons::cuba::{CubaNeuron, Recurrence};
 use super::paralif::map;
 use super::{
     Split, Workspace, check_filter_grad, check_filters, forward_scan, recurrent_block, scan, size, stride, surrogate,
-    transposed,
 };
 use crate::device::Cuda;
 use crate::kernels::CUBA;
@@ -141,7 +140,7 @@ impl<'a> Plan<'a> {
         let Lanes { batch, width, .. } = self.lanes;
         let constants = self.constants(device)?;
         let gates = self.gates(device, state)?;
-        let transposed = transposed(device, recurrent.weight, width)?;
+        let transposed = device.transposed(recurrent.weight, width)?;
         let kept = if width > BLOCK as usize { 6 * width } else { 0 };
         let mut work = Workspace::<f32>::new(device, batch, 2 * width + kept)?;
         let (neurons, parts) = recurrent_block(width);
@@ -153,15 +152,7 @@ impl<'a> Plan<'a> {
             .arg(state)
             .arg(&constants)
             .arg(&transposed);
-        self.with_filters(launch)
-            .arg(synaptic)
-            .arg(gates.as_ref())
-            .arg(grads.membrane)
-            .arg(grad)
-            .arg(grads.alpha)
-            .arg(grads.beta)
-            .arg(grads.threshold)
-            .arg(grads.current_sum)
+        with_gradients(self.with_filters(launch), synaptic, gates.as_ref(), grad, grads)
             .arg(work.scratch.as_mut())
             .arg(work.length as i64)
             .arg(size(device, self.lanes)?)
@@ -170,6 +161,25 @@ impl<'a> Plan<'a> {
             .arg(surrogate(self.neuron.surrogate))
             .run()
     }
+}
+
+/// What both adjoints are given after their constants.
+fn with_gradients<'a>(
+    launch: Launch<'a>,
+    synaptic: Option<&Buffer<f32>>,
+    gates: Option<&Buffer<u32>>,
+    grad: &mut Buffer<f32>,
+    grads: FilterGrad<'_, Cuda>,
+) -> Launch<'a> {
+    launch
+        .arg(synaptic)
+        .arg(gates)
+        .arg(grads.membrane)
+        .arg(grad)
+        .arg(grads.alpha)
+        .arg(grads.beta)
+        .arg(grads.threshold)
+        .arg(grads.current_sum)
 }
 
 /// [`CubaOps::cuba_forward`] with the split given; neurons that feed each other have none.
@@ -245,15 +255,7 @@ impl CubaOps for Cuda {
         }
         let gates = plan.gates(self, state)?;
         let launch = plan.with_filters(scan(self, &CUBA, "cuba_backward", lanes).arg(state));
-        plan.with_threshold(launch)
-            .arg(synaptic)
-            .arg(gates.as_ref())
-            .arg(grads.membrane)
-            .arg(grad)
-            .arg(grads.alpha)
-            .arg(grads.beta)
-            .arg(grads.threshold)
-            .arg(grads.current_sum)
+        with_gradients(plan.with_threshold(launch), synaptic, gates.as_ref(), grad, grads)
             .arg(size(self, lanes)?)
             .arg(surrogate(neuron.surrogate))
             .run()

@@ -346,7 +346,7 @@ impl Cuda {
                 launch.arg(neuron.tau() as f32).run()?;
             }
         }
-        sums.map_or(Ok(()), |sums| self.sum_chunks(parts, &sums, grad_weight))
+        sums.map_or(Ok(()), |sums| self.sum_all_rows(parts, grad_weight.len(), &sums, grad_weight))
     }
 }
 

@@ -16,7 +16,7 @@ use snn_core::error::{Result, check_len};
 use snn_core::{Element, Lanes, Surrogate};
 
 use crate::device::Cuda;
-use crate::kernels::{CUBA, Source};
+use crate::kernels::Source;
 use crate::launch::{BLOCK, Fields, Launch};
 use crate::memory::Buffer;
 use crate::spikes::words_of;
@@ -116,15 +116,6 @@ impl<T: Element> Workspace<T> {
 fn recurrent_block(width: usize) -> (usize, usize) {
     let neurons = (32 * words_of(width)).clamp(32, BLOCK as usize);
     (neurons, BLOCK as usize / neurons)
-}
-
-/// A square matrix with rows and columns exchanged.
-fn transposed(device: &Cuda, x: &Buffer<f32>, width: usize) -> Result<Buffer<f32>> {
-    let mut out = device.scratch(x.len())?;
-    let tiles = width.div_ceil(32);
-    let launch = device.launch(&CUBA, "transpose").grid(tiles, tiles, 1).block(32, 8);
-    launch.arg(x).arg(&mut out).arg(width as i32).run()?;
-    Ok(out)
 }
 
 /// What the adjoints of leaky scans are given first.
